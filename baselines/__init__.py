@@ -1,0 +1,1 @@
+"""Policies, scores and studies that step the environments."""

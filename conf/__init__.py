@@ -1,0 +1,1 @@
+"""Hydra configuration: `scenario/<name>.yaml` holds the numbers of each scenario."""

@@ -1,0 +1,1 @@
+"""Microgrids, market and environments."""

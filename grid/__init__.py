@@ -1,0 +1,17 @@
+"""The network and its operator: feeders, power flow, optimal power flow, prices."""
+
+from peergrid.grid.catalogue import feeder_from_tables, feeder_names, feeder_source, load_feeder, save_feeder
+from peergrid.grid.feeder import Feeder
+from peergrid.grid.power_flow import PowerFlow, PowerFlowStatus, solve_power_flow
+
+__all__ = [
+    "Feeder",
+    "PowerFlow",
+    "PowerFlowStatus",
+    "feeder_from_tables",
+    "feeder_names",
+    "feeder_source",
+    "load_feeder",
+    "save_feeder",
+    "solve_power_flow",
+]

@@ -1,0 +1,1 @@
+"""peergrid: reinforcement learning in grid-aware local energy markets."""

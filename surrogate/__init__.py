@@ -1,0 +1,1 @@
+"""The transformer that predicts the DSO (not there yet)."""
