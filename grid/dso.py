@@ -1,0 +1,372 @@
+"""The distribution system operator: a query in, a response out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from peergrid.grid.errors import InvalidQuery, raise_faults
+from peergrid.grid.feeder import Feeder
+from peergrid.grid.opf.problem import Injections, OpfProblem, OpfSolution, OpfStatus, UpperVoltage, relaxation_gap
+from peergrid.grid.parts import resolve
+from peergrid.grid.power_flow import PowerFlow, PowerFlowStatus, solve_power_flow
+from peergrid.grid.prices import PriceParts, price_parts
+
+SOLVERS = {"conic": "peergrid.grid.opf.conic:ConicOpf"}
+TIGHT_PU = 1e-6
+
+Coefficient = float | Float[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Penalty:
+    """What the DSO pays for touching trades and loads; numbers, or arrays that broadcast over trades or buses.
+
+    A trade proposed at t and accepted at a costs `LMP (a - t) + kappa |a - t| + lambda_corr (a - t)^2` per hour. The LMP
+    term makes the DSO indifferent to the energy itself, so that only losses, limits and shedding count. Shedding s of a
+    load costs `voll s + c_ls s^2`.
+    """
+
+    kappa_per_kwh: Coefficient = 0.05
+    lambda_corr_per_kw2h: Coefficient = 0.005
+    voll_per_kwh: Coefficient = 3.0
+    c_ls_per_kw2h: Coefficient = 0.0
+    energy_at_lmp: bool = True
+
+    @classmethod
+    def quadratic_only(cls, lambda_corr_per_kw2h: Coefficient, c_ls_per_kw2h: Coefficient) -> Penalty:
+        """The penalty of the P2P paper: pure quadratics. It curtails imports and sheds load where nothing binds."""
+        return cls(
+            kappa_per_kwh=0.0,
+            lambda_corr_per_kw2h=lambda_corr_per_kw2h,
+            voll_per_kwh=0.0,
+            c_ls_per_kw2h=c_ls_per_kw2h,
+            energy_at_lmp=False,
+        )
+
+
+def _none() -> Float[np.ndarray, " gen"]:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Generators:
+    """Generators that the DSO dispatches, at a cost of `a p^2 + b p` per hour."""
+
+    bus: tuple[int, ...] = ()
+    p_min_kw: Float[np.ndarray, " gen"] = field(default_factory=_none)
+    p_max_kw: Float[np.ndarray, " gen"] = field(default_factory=_none)
+    q_min_kvar: Float[np.ndarray, " gen"] = field(default_factory=_none)
+    q_max_kvar: Float[np.ndarray, " gen"] = field(default_factory=_none)
+    a_per_kw2h: Float[np.ndarray, " gen"] = field(default_factory=_none)
+    b_per_kwh: Float[np.ndarray, " gen"] = field(default_factory=_none)
+
+    def cost_per_hour(self, p_kw: Float[np.ndarray, "*batch gen"]) -> Float[np.ndarray, "*batch"]:
+        """What the generators' output costs, in currency per hour."""
+        return (self.a_per_kw2h * p_kw**2 + self.b_per_kwh * p_kw).sum(axis=-1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DsoQuery:
+    """What the DSO is asked: the loads of an interval, the proposed trades, and the price of energy upstream.
+
+    Limits are the feeder's own unless they are given here; the penalty is the DSO's own.
+    """
+
+    load_kw: Float[np.ndarray, "*batch bus"]
+    load_kvar: Float[np.ndarray, "*batch bus"]
+    proposed_kw: Float[np.ndarray, "*batch trade"]
+    lmp_per_kwh: Float[np.ndarray, "*batch"] | float
+    penalty: Penalty | None = None
+    v_min_pu: Float[np.ndarray, "..."] | None = None
+    v_max_pu: Float[np.ndarray, "..."] | None = None
+    i_max_a: Float[np.ndarray, "..."] | None = None
+
+
+class DsoStatus(IntEnum):
+    """How the DSO came to its response."""
+
+    OPTIMAL = 0
+    RELAXATION_NOT_TIGHT = 1
+    INFEASIBLE = 2
+    INACCURATE = 3
+    POWER_FLOW_DIVERGED = 4
+
+    @property
+    def sentence(self) -> str:
+        return {
+            DsoStatus.OPTIMAL: "solved to the tolerance",
+            DsoStatus.RELAXATION_NOT_TIGHT: "the optimum of the relaxation is no power flow: its prices are not to be "
+            "trusted; voltages, flows and losses are those of the AC power flow at the accepted dispatch",
+            DsoStatus.INFEASIBLE: "no dispatch keeps every bus and line within limits: every proposal is curtailed to zero",
+            DsoStatus.INACCURATE: "the solver stopped short of its tolerance: every proposal is curtailed to zero",
+            DsoStatus.POWER_FLOW_DIVERGED: "the AC power flow has no solution at the accepted dispatch",
+        }[self]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DsoResponse:
+    """What the DSO allows, what then flows, and what it is worth at every bus.
+
+    Prices are d cost / d load. Multipliers of the squared limits in p.u., in currency per hour, are not negative. Flows
+    are those at the substation's side of the line into each bus. Figures are finite whatever the status.
+    """
+
+    accepted_kw: Float[np.ndarray, "*batch trade"]
+    shed_kw: Float[np.ndarray, "*batch bus"]
+    generator_kw: Float[np.ndarray, "*batch gen"]
+    generator_kvar: Float[np.ndarray, "*batch gen"]
+    substation_kw: Float[np.ndarray, "*batch"]
+    substation_kvar: Float[np.ndarray, "*batch"]
+    voltage_pu: Float[np.ndarray, "*batch bus"]
+    flow_kw: Float[np.ndarray, "*batch bus"]
+    flow_kvar: Float[np.ndarray, "*batch bus"]
+    current_a: Float[np.ndarray, "*batch bus"]
+    losses_kw: Float[np.ndarray, "*batch"]
+    price_per_kwh: Float[np.ndarray, "*batch bus"]
+    reactive_price_per_kvarh: Float[np.ndarray, "*batch bus"]
+    price_parts: PriceParts
+    v_min_multiplier: Float[np.ndarray, "*batch bus"]
+    v_max_multiplier: Float[np.ndarray, "*batch bus"]
+    i_max_multiplier: Float[np.ndarray, "*batch bus"]
+    cost_per_hour: Float[np.ndarray, "*batch"]
+    relaxation_gap_pu: Float[np.ndarray, "*batch"]
+    status: Int[np.ndarray, "*batch"]
+    solve_seconds: float
+
+
+@runtime_checkable
+class Dso(Protocol):
+    """Anything that answers proposals: the OPF, a surrogate, or a network that checks nothing."""
+
+    def __call__(self, query: DsoQuery) -> DsoResponse: ...
+
+
+class OpfDso:
+    """The DSO that solves an optimal power flow: accepts or curtails every trade, prices energy at every bus.
+
+    It may curtail a proposal, never enlarge or reverse it.
+    """
+
+    def __init__(
+        self,
+        feeder: Feeder,
+        trade_bus: Sequence[int] | None = None,
+        *,
+        generators: Generators | None = None,
+        penalty: Penalty | None = None,
+        upper_voltage: UpperVoltage | str = UpperVoltage.LOSSLESS,
+        substation_limit_kva: float | None = None,
+        solver: Any = "conic",
+    ) -> None:
+        """
+        Args:
+            trade_bus: Where trades are proposed, one entry per trade; every bus if None.
+            substation_limit_kva: Largest exchange with the upstream network, for active and reactive power each, either
+                way; ten times the nominal load if None.
+            solver: Class of an OPF solver, a name ("conic"), or "module:attribute".
+        """
+        self.feeder = feeder
+        self.trade_bus = np.arange(feeder.n_bus) if trade_bus is None else np.asarray(trade_bus, dtype=int)
+        self.generators = generators or Generators()
+        self.penalty = penalty or Penalty()
+        self.upper_voltage = UpperVoltage(upper_voltage)
+        self.substation_limit_kva = substation_limit_kva or 10.0 * feeder.base_kva
+        unknown = [b for b in (*self.trade_bus, *self.generators.bus) if not 0 <= b < feeder.n_bus]
+        raise_faults(InvalidQuery, f"DSO of {feeder.name!r}", [f"there is no bus at position {b}" for b in unknown])
+        generator_bus = np.array(self.generators.bus, dtype=int)
+        # Flexible injections in this order: the substation, generators, shedding at every bus but the root, trades.
+        self._device_bus = np.concatenate([[0], generator_bus, np.arange(1, feeder.n_bus), self.trade_bus])
+        has_free_q = np.arange(len(self._device_bus)) <= len(generator_bus)
+        self._solve = resolve(solver, "OPF solver", SOLVERS)(feeder, self._device_bus, has_free_q, self.upper_voltage)
+
+    def __call__(self, query: DsoQuery) -> DsoResponse:
+        start = time.perf_counter()
+        problem = self.problem(query)
+        response = self._respond(problem, self._solve(problem))
+        return replace(response, solve_seconds=time.perf_counter() - start)
+
+    def problem(self, query: DsoQuery) -> OpfProblem:
+        """The optimal power flow that answers the query.
+
+        Raises:
+            InvalidQuery: Arrays of the wrong shape, NaN, or crossed limits, all named at once.
+        """
+        feeder, generators = self.feeder, self.generators
+        penalty = query.penalty or self.penalty
+        batch = self._check(query)
+        load, proposed = query.load_kw, query.proposed_kw
+        lmp = np.broadcast_to(np.asarray(query.lmp_per_kwh, dtype=float), batch)[..., None]
+        n_gen, n_shed, n_trade = len(generators.bus), feeder.n_bus - 1, len(self.trade_bus)
+
+        def devices(substation: Any, generator: Any, shed: Any, trade: Any) -> Float[np.ndarray, "*batch device"]:
+            blocks = ((substation, 1), (generator, n_gen), (shed, n_shed), (trade, n_trade))
+            return np.concatenate([np.broadcast_to(value, (*batch, size)) for value, size in blocks], axis=-1)
+
+        def limit(given: Any, own: Float[np.ndarray, " bus"]) -> Float[np.ndarray, "*batch bus"]:
+            return np.broadcast_to(own if given is None else given, load.shape)
+
+        def at_load(coefficient: Coefficient) -> Coefficient:
+            # One value per bus: shedding exists at every bus but the root.
+            return coefficient[..., 1:] if np.ndim(coefficient) and np.shape(coefficient)[-1] > 1 else coefficient
+
+        most = self.substation_limit_kva
+        sheddable = np.maximum(load[..., 1:], 0.0)
+        # Reactive load goes with the active load that is shed, at the same power factor.
+        tan_phi = np.where(sheddable > 0, query.load_kvar[..., 1:] / np.where(sheddable > 0, sheddable, 1.0), 0.0)
+        trade_price = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(proposed)
+        injections = Injections(
+            bus=self._device_bus,
+            p_min_kw=devices(-most, generators.p_min_kw, 0.0, np.minimum(proposed, 0.0)),
+            p_max_kw=devices(most, generators.p_max_kw, sheddable, np.maximum(proposed, 0.0)),
+            linear_per_kwh=devices(lmp, generators.b_per_kwh, at_load(penalty.voll_per_kwh), trade_price),
+            quadratic_per_kw2h=devices(
+                0.0, generators.a_per_kw2h, at_load(penalty.c_ls_per_kw2h), penalty.lambda_corr_per_kw2h
+            ),
+            reference_kw=devices(0.0, 0.0, 0.0, proposed),
+            tan_phi=devices(0.0, 0.0, tan_phi, 0.0),
+            q_min_kvar=devices(-most, generators.q_min_kvar, 0.0, 0.0),
+            q_max_kvar=devices(most, generators.q_max_kvar, 0.0, 0.0),
+        )
+        return OpfProblem(
+            feeder=feeder,
+            upper_voltage=self.upper_voltage,
+            injections=injections,
+            load_kw=load,
+            load_kvar=query.load_kvar,
+            v_source_pu=np.full(batch, feeder.v_source_pu),
+            v_min_pu=limit(query.v_min_pu, feeder.v_min_pu),
+            v_max_pu=limit(query.v_max_pu, feeder.v_max_pu),
+            i_max_a=limit(query.i_max_a, feeder.i_max_a),
+        )
+
+    def _check(self, query: DsoQuery) -> tuple[int, ...]:
+        batch = query.load_kw.shape[:-1]
+        expected = {
+            "load_kw": (*batch, self.feeder.n_bus),
+            "load_kvar": (*batch, self.feeder.n_bus),
+            "proposed_kw": (*batch, len(self.trade_bus)),
+        }
+        faults = []
+        for name, shape in expected.items():
+            array = getattr(query, name)
+            if array.shape != shape:
+                faults.append(f"{name} has shape {array.shape}, not {shape}")
+            elif not np.isfinite(array).all():
+                faults.append(f"{name} is not finite at {np.argwhere(~np.isfinite(array))[0].tolist()}")
+        if not np.isfinite(query.lmp_per_kwh).all():
+            faults.append("lmp_per_kwh is not finite")
+        if query.i_max_a is not None and not np.isfinite(self.feeder.i_max_a[1:]).all():
+            faults.append("i_max_a is given, but lines of the feeder have no rating: give the feeder finite ratings first")
+        raise_faults(InvalidQuery, f"query to the DSO of {self.feeder.name!r}", faults)
+        return batch
+
+    def _respond(self, problem: OpfProblem, solution: OpfSolution) -> DsoResponse:
+        solved = solution.status == OpfStatus.OPTIMAL
+        gap = np.where(solved, relaxation_gap(self.feeder, solution), 0.0)
+        tight = solved & (gap <= TIGHT_PU)
+        n_gen = len(self.generators.bus)
+        p, q = solution.p_kw, solution.q_kvar
+        shed = np.concatenate([np.zeros_like(p[..., :1]), p[..., 1 + n_gen : -len(self.trade_bus) or None]], axis=-1)
+        proposed = problem.injections.reference_kw[..., len(self._device_bus) - len(self.trade_bus) :]
+        accepted = p[..., len(self._device_bus) - len(self.trade_bus) :]
+        # The solver stays within the bounds to its tolerance; the promise (never enlarged, never reversed) is exact.
+        accepted = np.clip(accepted, np.minimum(proposed, 0.0), np.maximum(proposed, 0.0))
+        shed = np.clip(shed, 0.0, np.maximum(problem.load_kw, 0.0))
+
+        status = np.where(tight, int(DsoStatus.OPTIMAL), int(DsoStatus.RELAXATION_NOT_TIGHT))
+        status = np.where(solution.status == OpfStatus.INFEASIBLE, int(DsoStatus.INFEASIBLE), status)
+        status = np.where(solution.status == OpfStatus.INACCURATE, int(DsoStatus.INACCURATE), status)
+        lmp = problem.injections.linear_per_kwh[..., :1]
+        price = np.where(solved[..., None], solution.price_per_kwh, lmp)
+        response = DsoResponse(
+            accepted_kw=accepted,
+            shed_kw=shed,
+            generator_kw=p[..., 1 : 1 + n_gen],
+            generator_kvar=q[..., 1 : 1 + n_gen],
+            substation_kw=p[..., 0],
+            substation_kvar=q[..., 0],
+            voltage_pu=solution.voltage_pu,
+            flow_kw=solution.flow_kw,
+            flow_kvar=solution.flow_kvar,
+            current_a=np.sqrt(np.maximum(solution.current_pu2, 0.0)) * self.feeder.base_a,
+            losses_kw=(self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva,
+            price_per_kwh=price,
+            reactive_price_per_kvarh=solution.reactive_price_per_kvarh,
+            price_parts=self._parts(solution, solved, lmp),
+            v_min_multiplier=solution.v_min_multiplier,
+            v_max_multiplier=solution.v_max_multiplier,
+            i_max_multiplier=solution.i_max_multiplier,
+            cost_per_hour=solution.cost_per_hour,
+            relaxation_gap_pu=gap,
+            status=status,
+            solve_seconds=0.0,
+        )
+        return response if tight.all() else with_power_flow(self, response, problem, ~tight)
+
+    def _parts(
+        self, solution: OpfSolution, solved: np.ndarray, lmp: Float[np.ndarray, "*batch one"]
+    ) -> PriceParts:
+        # Where there is no answer, voltages of 1 keep the linear solve regular, and energy alone makes the price.
+        some = solved[..., None]
+        shown = replace(
+            solution,
+            voltage_pu=np.where(some, solution.voltage_pu, 1.0),
+            price_per_kwh=np.where(some, solution.price_per_kwh, lmp),
+        )
+        return price_parts(self.feeder, shown, self.upper_voltage)
+
+
+def with_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem, where: np.ndarray) -> DsoResponse:
+    """The response with voltages, flows and losses of the AC power flow at its dispatch, in the rows marked."""
+    flow = dispatch_power_flow(dso, response, problem)
+    diverged = where & (flow.status == PowerFlowStatus.DIVERGED)
+    by_bus = {name: getattr(flow, name) for name in ("voltage_pu", "flow_kw", "flow_kvar", "current_a")}
+    by_row = {name: getattr(flow, name) for name in ("losses_kw", "substation_kw", "substation_kvar")}
+    return replace(
+        response,
+        **{name: np.where(where[..., None], values, getattr(response, name)) for name, values in by_bus.items()},
+        **{name: np.where(where, values, getattr(response, name)) for name, values in by_row.items()},
+        status=np.where(diverged, int(DsoStatus.POWER_FLOW_DIVERGED), response.status),
+    )
+
+
+def dispatch_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem) -> PowerFlow:
+    """The AC power flow at the dispatch of a response."""
+    p_kw, q_kvar = response.shed_kw - problem.load_kw, -problem.load_kvar
+    tan_phi = problem.injections.tan_phi[..., 1 + len(dso.generators.bus) :][..., : dso.feeder.n_bus - 1]
+    q_kvar = q_kvar + np.concatenate([np.zeros_like(tan_phi[..., :1]), tan_phi], axis=-1) * response.shed_kw
+    for injected, bus, values in (
+        (p_kw, dso.trade_bus, response.accepted_kw),
+        (p_kw, dso.generators.bus, response.generator_kw),
+        (q_kvar, dso.generators.bus, response.generator_kvar),
+    ):
+        for k, b in enumerate(bus):
+            injected[..., b] += values[..., k]
+    return solve_power_flow(dso.feeder, p_kw, q_kvar)
+
+
+class UncheckedDso:
+    """A network that checks nothing: every trade is carried out, and the AC power flow shows what that does.
+
+    Generators run as planned without trades, and that plan's nodal prices are published: an operator that doesn't look.
+    """
+
+    def __init__(self, planner: OpfDso) -> None:
+        """
+        Args:
+            planner: The DSO that plans its generators, without trades.
+        """
+        self.planner = planner
+
+    def __call__(self, query: DsoQuery) -> DsoResponse:
+        plan = self.planner(replace(query, proposed_kw=np.zeros_like(query.proposed_kw)))
+        carried_out = replace(plan, accepted_kw=query.proposed_kw, cost_per_hour=plan.cost_per_hour)
+        everywhere = np.ones(plan.status.shape, dtype=bool)
+        return with_power_flow(self.planner, carried_out, self.planner.problem(query), everywhere)

@@ -1,0 +1,158 @@
+"""What an optimal power flow is asked, and what it answers; the same for every solver.
+
+Buses j, parent A(j), children C(j); line j joins A(j) to j; P_j, Q_j flow at its sending (parent) end, l_j is its squared
+current, v_j the squared voltage of bus j; p_j, q_j the net injection:
+
+    sum_{k in C(j)} P_k = P_j - r_j l_j + p_j                       multiplier: the nodal price of j
+    sum_{k in C(j)} Q_k = Q_j - x_j l_j + q_j
+    v_j = v_A(j) - 2 (r_j P_j + x_j Q_j) + (r_j^2 + x_j^2) l_j
+    P_j^2 + Q_j^2 <= l_j v_A(j)                                     second-order cone relaxation
+    v_min^2 <= v_j,   l_j <= i_max_j^2
+    w_j <= v_max^2                                                  w: lossless or plain voltage, see UpperVoltage
+
+Source: DistFlow of Baran and Wu, IEEE Trans. Power Delivery 4(1), 1989; its relaxation by Farivar and Low, IEEE Trans.
+Power Systems 28(3), 2013.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from peergrid.grid.errors import InvalidQuery, raise_faults
+from peergrid.grid.feeder import Feeder
+
+
+class UpperVoltage(StrEnum):
+    """Which voltage the upper limit binds."""
+
+    LOSSLESS = "lossless"
+    """The voltage neglecting losses, which is never below the true one: then the relaxation is tight under
+    over-voltage too. Source: Gan, Li, Topcu and Low, IEEE Trans. Automatic Control 60(1), 2015."""
+    PLAIN = "plain"
+    """The voltage itself: under over-voltage the relaxation invents line currents that burn the surplus."""
+
+
+class OpfStatus(IntEnum):
+    """How a solve ended."""
+
+    OPTIMAL = 0
+    INFEASIBLE = 1
+    INACCURATE = 2
+
+    @property
+    def sentence(self) -> str:
+        return {
+            OpfStatus.OPTIMAL: "solved to the tolerance",
+            OpfStatus.INFEASIBLE: "no dispatch keeps every bus and line within limits",
+            OpfStatus.INACCURATE: "the solver stopped before reaching the tolerance",
+        }[self]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Injections:
+    """Everything that can move, one entry per flexible injection: substation, generators, shedding, trades.
+
+    An injection p at `bus` costs `linear (p - reference) + quadratic (p - reference)^2` per hour, and brings the
+    reactive injection `tan_phi p + h`: tied to p by a power factor, or free by h within its own bounds.
+    """
+
+    bus: Int[np.ndarray, " device"]
+    p_min_kw: Float[np.ndarray, "*batch device"]
+    p_max_kw: Float[np.ndarray, "*batch device"]
+    linear_per_kwh: Float[np.ndarray, "*batch device"]
+    quadratic_per_kw2h: Float[np.ndarray, "*batch device"]
+    reference_kw: Float[np.ndarray, "*batch device"]
+    tan_phi: Float[np.ndarray, "*batch device"]
+    q_min_kvar: Float[np.ndarray, "*batch device"]
+    q_max_kvar: Float[np.ndarray, "*batch device"]
+
+    def cost(self, p_kw: Float[np.ndarray, "*batch device"]) -> Float[np.ndarray, "*batch"]:
+        """Cost of a dispatch, in currency per hour."""
+        away = p_kw - self.reference_kw
+        return (self.linear_per_kwh * away + self.quadratic_per_kw2h * away**2).sum(axis=-1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpfProblem:
+    """A batch of optimal power flows on one feeder; the limits of the substation itself are not used."""
+
+    feeder: Feeder
+    upper_voltage: UpperVoltage
+    injections: Injections
+    load_kw: Float[np.ndarray, "*batch bus"]
+    load_kvar: Float[np.ndarray, "*batch bus"]
+    v_source_pu: Float[np.ndarray, "*batch"]
+    v_min_pu: Float[np.ndarray, "*batch bus"]
+    v_max_pu: Float[np.ndarray, "*batch bus"]
+    i_max_a: Float[np.ndarray, "*batch bus"]
+
+    def __post_init__(self) -> None:
+        check_problem(self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpfSolution:
+    """The dispatch, what flows, and the multipliers; zeros where `status` says that there is no answer.
+
+    Prices are d cost / d load. Multipliers are not negative; those of voltage and current belong to the squared limits
+    in p.u., in currency per hour.
+    """
+
+    p_kw: Float[np.ndarray, "*batch device"]
+    q_kvar: Float[np.ndarray, "*batch device"]
+    flow_kw: Float[np.ndarray, "*batch bus"]
+    flow_kvar: Float[np.ndarray, "*batch bus"]
+    current_pu2: Float[np.ndarray, "*batch bus"]
+    voltage_pu: Float[np.ndarray, "*batch bus"]
+    price_per_kwh: Float[np.ndarray, "*batch bus"]
+    reactive_price_per_kvarh: Float[np.ndarray, "*batch bus"]
+    v_min_multiplier: Float[np.ndarray, "*batch bus"]
+    v_max_multiplier: Float[np.ndarray, "*batch bus"]
+    i_max_multiplier: Float[np.ndarray, "*batch bus"]
+    cost_per_hour: Float[np.ndarray, "*batch"]
+    status: Int[np.ndarray, "*batch"]
+    iterations: Int[np.ndarray, "*batch"]
+
+
+def relaxation_gap(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch"]:
+    """The largest loss that the relaxation invents on a line, |z| (l - (P^2 + Q^2) / v), in p.u. of the nominal load.
+
+    Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines of a
+    milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
+    """
+    from_voltage = np.maximum(solution.voltage_pu[..., feeder.parent] ** 2, 1e-12)
+    squared_flow = (solution.flow_kw**2 + solution.flow_kvar**2) / feeder.base_kva**2
+    invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - squared_flow / from_voltage)
+    return invented[..., 1:].max(axis=-1, initial=0.0)
+
+
+def check_problem(problem: OpfProblem) -> None:
+    """Raise InvalidQuery naming every array with NaN and every pair of crossed bounds."""
+    faults: list[str] = []
+    injections = problem.injections
+    arrays = {name: getattr(injections, name) for name in Injections.__dataclass_fields__ if name != "bus"}
+    arrays |= {name: getattr(problem, name) for name in ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu")}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            faults.append(f"{name} is not finite at {_where(~np.isfinite(array))}")
+    if np.isnan(problem.i_max_a).any():
+        faults.append(f"i_max_a is NaN at {_where(np.isnan(problem.i_max_a))}")
+    for low, high in (("p_min_kw", "p_max_kw"), ("q_min_kvar", "q_max_kvar")):
+        crossed = getattr(injections, low) > getattr(injections, high)
+        if crossed.any():
+            faults.append(f"{low} is above {high} at {_where(crossed)}")
+    if (problem.v_min_pu > problem.v_max_pu).any():
+        faults.append(f"v_min_pu is above v_max_pu at {_where(problem.v_min_pu > problem.v_max_pu)}")
+    if (injections.quadratic_per_kw2h < 0).any():
+        faults.append(f"quadratic_per_kw2h is negative at {_where(injections.quadratic_per_kw2h < 0)}")
+    raise_faults(InvalidQuery, "optimal power flow", faults)
+
+
+def _where(bad: np.ndarray) -> str:
+    places = [tuple(int(i) for i in place) for place in np.argwhere(bad)[:5]]
+    more = int(bad.sum()) - len(places)
+    return f"{places}" + (f" and {more} more" if more else "")
