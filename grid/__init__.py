@@ -2,12 +2,14 @@
 
 from peergrid.grid.catalogue import feeder_from_tables, feeder_names, feeder_source, load_feeder, save_feeder
 from peergrid.grid.feeder import Feeder
+from peergrid.grid.pandapower import feeder_from_pandapower
 from peergrid.grid.power_flow import PowerFlow, PowerFlowStatus, solve_power_flow
 
 __all__ = [
     "Feeder",
     "PowerFlow",
     "PowerFlowStatus",
+    "feeder_from_pandapower",
     "feeder_from_tables",
     "feeder_names",
     "feeder_source",

@@ -12,14 +12,17 @@ Shipped feeders have a SOURCE.md beside them, with the origin and licence of the
 from __future__ import annotations
 
 import csv
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from peergrid.grid.errors import InvalidFeeder, UnknownName, raise_faults
-from peergrid.grid.feeder import Feeder
+from peergrid.grid.feeder import Feeder, some
 
 SHIPPED = Path(__file__).parent / "data"
 BUS_COLUMNS = ("bus", "base_kv", "load_kw", "load_kvar", "capacitor_kvar", "v_min_pu", "v_max_pu")
@@ -53,13 +56,15 @@ def load_feeder(name: str | Path) -> Feeder:
         raise InvalidFeeder(f"{folder / 'feeder.toml'}: {error}") from None
     except FileNotFoundError:
         raise InvalidFeeder(f"{folder} holds no feeder.toml") from None
-    missing = [key for key in SETTINGS if key not in settings]
-    raise_faults(InvalidFeeder, str(folder / "feeder.toml"), [f"{key} is missing" for key in missing])
+    faults = [f"{key} is missing" for key in SETTINGS if key not in settings]
+    if not isinstance(settings.get("v_source_pu", 1.0), int | float):
+        faults.append(f"v_source_pu is {settings['v_source_pu']!r}, not a number")
+    raise_faults(InvalidFeeder, str(folder / "feeder.toml"), faults)
     return feeder_from_tables(
         buses=_read_csv(folder / "buses.csv", BUS_COLUMNS),
         lines=_read_csv(folder / "lines.csv", LINE_COLUMNS),
-        name=settings["name"],
-        title=settings["title"],
+        name=str(settings["name"]),
+        title=str(settings["title"]),
         substation=settings["substation"],
         v_source_pu=settings["v_source_pu"],
     )
@@ -69,10 +74,15 @@ def save_feeder(feeder: Feeder, folder: str | Path) -> None:
     """Write a feeder as the folder that `load_feeder` reads; numbers come back exactly."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    strings = {"name": feeder.name, "title": feeder.title, "substation": feeder.bus[0]}
-    escaped = {key: text.replace("\\", "\\\\").replace('"', '\\"') for key, text in strings.items()}
-    settings = [f'{key} = "{text}"' for key, text in escaped.items()] + [f"v_source_pu = {feeder.v_source_pu!r}"]
-    (folder / "feeder.toml").write_text("\n".join(settings) + "\n", encoding="utf-8")
+    settings = {
+        "name": feeder.name,
+        "title": feeder.title,
+        "substation": feeder.bus[0],
+        "v_source_pu": float(feeder.v_source_pu),
+    }
+    # JSON writes strings and numbers as TOML does.
+    toml = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items())
+    (folder / "feeder.toml").write_text(toml, encoding="utf-8")
 
     bus_values = [getattr(feeder, column).tolist() for column in BUS_COLUMNS[1:]]
     _write_csv(folder / "buses.csv", BUS_COLUMNS, zip(feeder.bus, *bus_values, strict=True))
@@ -103,27 +113,28 @@ def feeder_from_tables(
         InvalidFeeder: Loops, unreachable or unknown buses, and figures that are no numbers, all named at once.
     """
     buses, lines = list(buses), list(lines)
-    position = {str(row["bus"]): i for i, row in enumerate(buses)}
-    faults: list[str] = []
-    if len(position) < len(buses):
-        faults.append("bus names are not unique")
-    if str(substation) not in position:
-        faults.append(f"the substation {substation!r} is not among the buses")
-    for row in lines:
-        unknown = [str(row[end]) for end in ("from_bus", "to_bus") if str(row[end]) not in position]
-        if unknown:
-            faults.append(f"line {row['from_bus']}-{row['to_bus']} names unknown buses {unknown}")
-    values = {c: _column(buses, c, lambda row: f"bus {row['bus']}", faults) for c in BUS_COLUMNS[1:]}
-    ends = lambda row: f"line {row['from_bus']}-{row['to_bus']}"  # noqa: E731
-    line_values = {c: _column(lines, c, ends, faults, blank=np.inf) for c in LINE_COLUMNS[2:4]}
-    line_values["i_max_a"] = _column(lines, "i_max_a", ends, faults, blank=np.inf)
+    faults = [f"buses have no column {c}" for c in BUS_COLUMNS if any(c not in row for row in buses)]
+    faults += [f"lines have no column {c}" for c in LINE_COLUMNS if any(c not in row for row in lines)]
     raise_faults(InvalidFeeder, f"feeder {name!r}", faults)
 
-    order, parent, feeding = _walk([str(row["bus"]) for row in buses], lines, position[str(substation)], name)
+    count = Counter(str(row["bus"]) for row in buses)
+    faults += [f"bus {bus} is listed {times} times" for bus, times in count.items() if times > 1]
+    if str(substation) not in count:
+        faults.append(f"the substation {substation!r} is not among the buses")
+    for row in lines:
+        unknown = [str(row[end]) for end in ("from_bus", "to_bus") if str(row[end]) not in count]
+        if unknown:
+            faults.append(f"{_line_label(row)} names unknown buses [{', '.join(unknown)}]")
+    values = {column: _numbers(buses, column, _bus_label, faults) for column in BUS_COLUMNS[1:]}
+    line_values = {column: _numbers(lines, column, _line_label, faults) for column in ("r_ohm", "x_ohm")}
+    line_values["i_max_a"] = _numbers(lines, "i_max_a", _line_label, faults, blank=np.inf)
+    raise_faults(InvalidFeeder, f"feeder {name!r}", faults)
+
+    order, parent, feeding = _walk([str(row["bus"]) for row in buses], lines, str(substation), name)
     is_line = np.arange(len(order)) > 0
 
-    def along(column: str, at_substation: float) -> np.ndarray:
-        return np.where(is_line, line_values[column][feeding] if len(lines) else 0.0, at_substation)
+    def along(column: str, at_substation: float) -> Float[np.ndarray, " bus"]:
+        return np.where(is_line, line_values[column][feeding] if len(lines) else at_substation, at_substation)
 
     return Feeder(
         name=name,
@@ -138,7 +149,9 @@ def feeder_from_tables(
     )
 
 
-def _walk(names: list[str], lines: list[Row], root: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _walk(
+    names: list[str], lines: list[Row], substation: str, name: str
+) -> tuple[Int[np.ndarray, " bus"], Int[np.ndarray, " bus"], Int[np.ndarray, " bus"]]:
     """Depth-first order of the buses, each one's parent in that order, and the line that feeds it."""
     position = {bus: i for i, bus in enumerate(names)}
     neighbours: list[list[tuple[int, int]]] = [[] for _ in names]
@@ -152,7 +165,7 @@ def _walk(names: list[str], lines: list[Row], root: int, name: str) -> tuple[np.
     feeding: list[int] = []
     place: dict[int, int] = {}
     loops: set[int] = set()
-    waiting = [(root, -1, 0)]
+    waiting = [(position[substation], -1, -1)]
     while waiting:
         bus, above, line = waiting.pop()
         if bus in place:
@@ -163,31 +176,42 @@ def _walk(names: list[str], lines: list[Row], root: int, name: str) -> tuple[np.
         parent.append(above)
         feeding.append(line)
         for other, k in reversed(neighbours[bus]):
-            if k != line or above == -1:
-                if other not in place:
-                    waiting.append((other, place[bus], k))
-                else:
-                    loops.add(k)
+            if other not in place:
+                waiting.append((other, place[bus], k))
+            elif k != line:
+                loops.add(k)
     faults = []
     if loops:
-        rows = [f"{lines[k]['from_bus']}-{lines[k]['to_bus']}" for k in sorted(loops)]
-        faults.append(f"not radial: lines [{', '.join(rows)}] close loops (open one switch in each)")
+        ends = [f"{lines[k]['from_bus']}-{lines[k]['to_bus']}" for k in sorted(loops)]
+        faults.append(f"not radial: lines {some(ends)} close loops (open one line in each)")
     if len(order) < len(names):
         lost = [bus for i, bus in enumerate(names) if i not in place]
-        faults.append(f"not connected: no line leads from the substation to buses [{', '.join(lost[:12])}]")
+        faults.append(f"not connected: no line leads from the substation to buses {some(lost)}")
     raise_faults(InvalidFeeder, f"feeder {name!r}", faults)
     return np.array(order), np.array(parent), np.array(feeding)
 
 
-def _column(rows: list[Row], column: str, what, faults: list[str], blank: float = np.nan) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _bus_label(row: Row) -> str:
+    return f"bus {row['bus']}"
+
+
+def _line_label(row: Row) -> str:
+    return f"line {row['from_bus']}-{row['to_bus']}"
+
+
+def _numbers(
+    rows: list[Row], column: str, label: Callable[[Row], str], faults: list[str], blank: float | None = None
+) -> Float[np.ndarray, " row"]:
+    """One column as numbers, with `blank` for blank cells; cells that are none are added to the faults."""
     values = []
     for row in rows:
-        cell = row.get(column, "")
+        cell = row[column]
+        is_blank = isinstance(cell, str) and not cell.strip()
         try:
-            values.append(blank if isinstance(cell, str) and not cell.strip() else float(cell))
+            values.append(blank if is_blank and blank is not None else float(cell))
         except ValueError:
-            faults.append(f"{column} of {what(row)} is {cell!r}, not a number")
-            values.append(blank)
+            faults.append(f"{column} of {label(row)} is {'blank' if is_blank else repr(cell) + ', not a number'}")
+            values.append(np.nan)
     return np.array(values, dtype=float)
 
 
@@ -202,7 +226,7 @@ def _folder(name: str | Path) -> Path:
 def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
     if not path.is_file():
         raise InvalidFeeder(f"{path} is missing")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or [])]
         raise_faults(InvalidFeeder, str(path), [f"column {column} is missing" for column in missing])

@@ -7,10 +7,10 @@ in p.u. An injection into the network is positive, a withdrawal negative; `load_
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from peergrid.grid.errors import InvalidFeeder, raise_faults
 
@@ -44,10 +44,12 @@ class Feeder:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                frozen = value.copy()
-                frozen.setflags(write=False)
-                object.__setattr__(self, field.name, frozen)
+                object.__setattr__(self, field.name, _read_only(value.copy()))
         check_feeder(self)
+
+    def __reduce__(self) -> tuple[partial[Feeder], tuple[()]]:
+        # Built anew when unpickled: pickle alone would bring the arrays back writable, and carry the cached ones along.
+        return partial(Feeder, **{field.name: getattr(self, field.name) for field in fields(self)}), ()
 
     @property
     def n_bus(self) -> int:
@@ -59,32 +61,32 @@ class Feeder:
         end = np.arange(1, self.n_bus + 1)
         for j in range(self.n_bus - 1, 0, -1):
             end[self.parent[j]] = max(end[self.parent[j]], end[j])
-        return end
+        return _read_only(end)
 
     @cached_property
     def on_path(self) -> Bool[np.ndarray, "bus bus"]:
         """Row j marks the buses on the way from the substation to bus j, both ends included."""
         column = np.arange(self.n_bus)
-        return (column <= column[:, None]) & (column[:, None] < self.subtree_end)
+        return _read_only((column <= column[:, None]) & (column[:, None] < self.subtree_end))
 
     @cached_property
     def base_kva(self) -> float:
-        """Base of the per-unit system inside the solvers: the nominal apparent load, so that the feeder draws about 1."""
+        """Base of the per-unit system inside the solvers: the nominal apparent load, or 1 MVA where there is none."""
         total = float(np.hypot(self.load_kw.sum(), self.load_kvar.sum()))
         return total if total > 0 else 1000.0
 
     @cached_property
     def r_pu(self) -> Float[np.ndarray, " bus"]:
-        return self.r_ohm * self.base_kva / (1000.0 * self.base_kv**2)
+        return _read_only(self.r_ohm * self.base_kva / (1000.0 * self.base_kv**2))
 
     @cached_property
     def x_pu(self) -> Float[np.ndarray, " bus"]:
-        return self.x_ohm * self.base_kva / (1000.0 * self.base_kv**2)
+        return _read_only(self.x_ohm * self.base_kva / (1000.0 * self.base_kv**2))
 
     @cached_property
     def base_a(self) -> Float[np.ndarray, " bus"]:
         """Amperes of 1 p.u. of current in each line."""
-        return self.base_kva / (np.sqrt(3.0) * self.base_kv)
+        return _read_only(self.base_kva / (np.sqrt(3.0) * self.base_kv))
 
     def index(self, bus: str | int) -> int:
         """Position of a bus in the arrays, from its name in the feeder's data.
@@ -95,39 +97,44 @@ class Feeder:
         try:
             return self.bus.index(str(bus))
         except ValueError:
-            raise InvalidFeeder(f"feeder {self.name!r} has no bus {str(bus)!r}; its buses: {_some(self.bus)}") from None
+            raise InvalidFeeder(f"feeder {self.name!r} has no bus {str(bus)!r}; its buses: {some(self.bus)}") from None
 
     def downstream_sum(self, x: Float[np.ndarray, "*batch bus"]) -> Float[np.ndarray, "*batch bus"]:
         """Sum of `x` over the buses fed through each line, its end included: O(n), as subtrees are contiguous."""
+        # np.take, unlike x[..., index], leaves rows contiguous; the last bits of complex products depend on that.
         total = np.concatenate([np.zeros_like(x[..., :1]), np.cumsum(x, axis=-1)], axis=-1)
-        return total[..., self.subtree_end] - total[..., :-1]
+        fed: Float[np.ndarray, "*batch bus"] = np.take(total, self.subtree_end, axis=-1) - total[..., :-1]
+        return fed
 
     def path_sum(self, x: Float[np.ndarray, "*batch bus"]) -> Float[np.ndarray, "*batch bus"]:
         """Sum of `x` along the way from the substation to each bus, both ends included, in O(n)."""
         # Walking the tree depth first, a bus opens at its own position and closes at subtree_end.
         closing_order, closed = self._closing
         zero = np.zeros_like(x[..., :1])
-        total_closed = np.concatenate([zero, np.cumsum(x[..., closing_order], axis=-1)], axis=-1)
-        return np.cumsum(x, axis=-1) - total_closed[..., closed]
+        total_closed = np.concatenate([zero, np.cumsum(np.take(x, closing_order, axis=-1), axis=-1)], axis=-1)
+        passed: Float[np.ndarray, "*batch bus"] = np.cumsum(x, axis=-1) - np.take(total_closed, closed, axis=-1)
+        return passed
 
     @cached_property
     def _closing(self) -> tuple[Int[np.ndarray, " bus"], Int[np.ndarray, " bus"]]:
         order = np.argsort(self.subtree_end, kind="stable")
-        return order, np.searchsorted(self.subtree_end[order], np.arange(self.n_bus), side="right")
+        closed = np.searchsorted(self.subtree_end[order], np.arange(self.n_bus), side="right")
+        return _read_only(order), _read_only(closed)
 
 
 def check_feeder(feeder: Feeder) -> None:
     """Raise InvalidFeeder naming every fault at once, so that a data file is mended in one go."""
     faults: list[str] = []
     n = len(feeder.bus)
-    arrays = {f.name: getattr(feeder, f.name) for f in fields(feeder) if isinstance(getattr(feeder, f.name), np.ndarray)}
+    values = {field.name: getattr(feeder, field.name) for field in fields(feeder)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     faults += [f"{name} has shape {a.shape}, not ({n},)" for name, a in arrays.items() if a.shape != (n,)]
     if n == 0:
         faults.append("there is no bus")
     raise_faults(InvalidFeeder, f"feeder {feeder.name!r}", faults)
 
     def at(bad: Bool[np.ndarray, " bus"]) -> str:
-        return f"at buses {_some([feeder.bus[j] for j in np.flatnonzero(bad)])}"
+        return f"at buses {some([feeder.bus[j] for j in np.flatnonzero(bad)])}"
 
     def fault(bad: Bool[np.ndarray, " bus"], what: str) -> None:
         if bad.any():
@@ -136,7 +143,7 @@ def check_feeder(feeder: Feeder) -> None:
     is_line = np.arange(n) > 0
     duplicates = {b for b in feeder.bus if feeder.bus.count(b) > 1} if len(set(feeder.bus)) < n else set()
     if duplicates:
-        faults.append(f"bus names are not unique: {_some(sorted(duplicates))}")
+        faults.append(f"bus names are not unique: {some(sorted(duplicates))}")
     if feeder.parent[0] != -1:
         faults.append("bus 0 must be the substation, with parent -1")
     disorder = is_line & ((feeder.parent < 0) | (feeder.parent >= np.arange(n)))
@@ -148,6 +155,8 @@ def check_feeder(feeder: Feeder) -> None:
             fault(np.isnan(array), "i_max_a is NaN (write inf where there is no rating)")
         elif name != "parent":
             fault(~np.isfinite(array), f"{name} is not finite")
+    if feeder.r_ohm[0] != 0 or feeder.x_ohm[0] != 0:
+        faults.append("r_ohm and x_ohm of bus 0 are not zero: no line feeds the substation")
     fault(is_line & (feeder.r_ohm < 0), "r_ohm is negative")
     fault(is_line & (feeder.r_ohm == 0) & (feeder.x_ohm == 0), "r_ohm and x_ohm are both zero (merge the two buses)")
     fault(is_line & (feeder.i_max_a <= 0), "i_max_a is not positive")
@@ -170,6 +179,12 @@ def _is_depth_first(parent: Int[np.ndarray, " bus"]) -> bool:
     return True
 
 
-def _some(names: list[str] | tuple[str, ...], most: int = 12) -> str:
+def _read_only(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    array.setflags(write=False)
+    return array
+
+
+def some(names: list[str] | tuple[str, ...], most: int = 12) -> str:
+    """The first names of a list, in brackets, and how many more there are."""
     shown = ", ".join(names[:most])
     return f"[{shown}, and {len(names) - most} more]" if len(names) > most else f"[{shown}]"

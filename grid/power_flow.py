@@ -82,7 +82,7 @@ def solve_power_flow(
             drawn = feeder.downstream_sum(-np.conj(injected_but_root[running] / v[running]))
             swept = v_source - feeder.path_sum(impedance * drawn)
             change = np.abs(swept - v[running]).max(axis=-1)
-        sane = np.isfinite(change) & (np.abs(swept).min(axis=-1) > 1e-3 * v_source)
+            sane = np.isfinite(change) & (np.abs(swept).min(axis=-1) > 1e-3 * v_source)
         kept = running[sane]
         v[kept], current[kept], iterations[kept] = swept[sane], drawn[sane], iteration
         done = sane & (change <= tolerance_pu)
@@ -103,7 +103,7 @@ def _postprocess(
     batch: tuple[int, ...],
 ) -> PowerFlow:
     is_line = np.arange(feeder.n_bus) > 0
-    flow = np.where(is_line, v[:, feeder.parent] * np.conj(current), 0.0) * feeder.base_kva
+    flow = np.where(is_line, np.take(v, feeder.parent, axis=-1) * np.conj(current), 0.0) * feeder.base_kva
     losses = ((feeder.r_pu + 1j * feeder.x_pu) * np.abs(current) ** 2 * is_line).sum(axis=-1) * feeder.base_kva
     drawn = v[:, 0] * np.conj(current[:, 0]) - injected[:, 0]
     substation = drawn * feeder.base_kva
