@@ -67,9 +67,9 @@ class Generators:
     a_per_kw2h: Float[np.ndarray, " gen"] = field(default_factory=_none)
     b_per_kwh: Float[np.ndarray, " gen"] = field(default_factory=_none)
 
-    def cost_per_hour(self, p_kw: Float[np.ndarray, "*batch gen"]) -> Float[np.ndarray, "*batch"]:
-        """What the generators' output costs, in currency per hour."""
-        return (self.a_per_kw2h * p_kw**2 + self.b_per_kwh * p_kw).sum(axis=-1)
+    def cost_per_hour(self, p_kw: Float[np.ndarray, "*batch gen"]) -> Float[np.ndarray, "*batch gen"]:
+        """What each generator's output costs, in currency per hour."""
+        return self.a_per_kw2h * p_kw**2 + self.b_per_kwh * p_kw
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -263,7 +263,9 @@ class OpfDso:
         if not np.isfinite(query.lmp_per_kwh).all():
             faults.append("lmp_per_kwh is not finite")
         if query.i_max_a is not None and not np.isfinite(self.feeder.i_max_a[1:]).all():
-            faults.append("i_max_a is given, but lines of the feeder have no rating: give the feeder finite ratings first")
+            faults.append(
+                "i_max_a is given, but lines of the feeder have no rating: give the feeder finite ratings first"
+            )
         raise_faults(InvalidQuery, f"query to the DSO of {self.feeder.name!r}", faults)
         return batch
 
@@ -310,9 +312,7 @@ class OpfDso:
         )
         return response if tight.all() else with_power_flow(self, response, problem, ~tight)
 
-    def _parts(
-        self, solution: OpfSolution, solved: np.ndarray, lmp: Float[np.ndarray, "*batch one"]
-    ) -> PriceParts:
+    def _parts(self, solution: OpfSolution, solved: np.ndarray, lmp: Float[np.ndarray, "*batch one"]) -> PriceParts:
         # Where there is no answer, voltages of 1 keep the linear solve regular, and energy alone makes the price.
         some = solved[..., None]
         shown = replace(

@@ -7,7 +7,7 @@ import warnings
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
@@ -54,7 +54,9 @@ class ConicOpf:
         feeds = sp.csr_array((np.ones(n - 1), (feeder.parent[1:], lines)), shape=(n, n - 1))  # sum over children
         fed = sp.csr_array((np.ones(n - 1), (lines + 1, lines)), shape=(n, n - 1))  # the line into a bus
         at_bus = sp.csr_array((np.ones(n_device), (device_bus, np.arange(n_device))), shape=(n, n_device))
-        free = sp.csr_array((np.ones(n_free), (np.flatnonzero(has_free_q), np.arange(n_free))), shape=(n_device, n_free))
+        free = sp.csr_array(
+            (np.ones(n_free), (np.flatnonzero(has_free_q), np.arange(n_free))), shape=(n_device, n_free)
+        )
         from_bus = sp.csr_array((np.ones(n - 1), (lines, feeder.parent[1:])), shape=(n - 1, n))
 
         # An injection is a share of its range above its least value, so that a range of zero width is no special case.
@@ -121,7 +123,9 @@ class ConicOpf:
         batch = problem.load_kw.shape[:-1]
         rows = [self._solve(_row(problem, index)) for index in np.ndindex(batch)]
         names = OpfSolution.__dataclass_fields__
-        return OpfSolution(**{name: np.array([row[name] for row in rows]).reshape(*batch, *np.shape(rows[0][name])) for name in names})
+        return OpfSolution(
+            **{name: np.array([row[name] for row in rows]).reshape(*batch, *np.shape(rows[0][name])) for name in names}
+        )
 
     def _solve(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeder, s = self.feeder, self.feeder.base_kva

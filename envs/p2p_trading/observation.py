@@ -1,0 +1,172 @@
+"""What does each agent see? A flat vector whose entries have names, units and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from peergrid.envs.microgrid import export_range
+from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
+from peergrid.envs.p2p_trading.transition import current_interval
+from peergrid.envs.p2p_trading.types import Days, Now, Params, State
+
+OPTIONS = ("full import", "last proposal", "full export")
+# Prices are seen as multiples of this, so that they are of the order of 1.
+PRICE_UNIT_PER_KWH = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One entry of an observation: its name, its unit, and the range to which it is clipped."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+def layout(params: Params) -> tuple[Entry, ...]:
+    """The entries of an observation, in order; the same for every predictor and every microgrid."""
+    highest = params.market.price_cap_per_kwh / PRICE_UNIT_PER_KWH
+    rating, price = "share of rating", f"{PRICE_UNIT_PER_KWH:g} currency/kWh"
+
+    def share(name: str, unit: str = "1", low: float = 0.0) -> Entry:
+        return Entry(name=name, unit=unit, low=low, high=1.0)
+
+    def priced(name: str, low: float = -highest) -> Entry:
+        return Entry(name=name, unit=price, low=low, high=highest)
+
+    ahead = range(1, params.lookahead)
+    entries = [
+        share("sine of time of day", low=-1.0),
+        share("cosine of time of day", low=-1.0),
+        share("share of the episode left"),
+        share("state of charge", "share of usable energy"),
+        share("least battery power", "share of battery rating", -1.0),
+        share("most battery power", "share of battery rating", -1.0),
+        share("PV now", rating),
+        *(share(f"PV forecast in {k} intervals", rating) for k in ahead),
+        share("reference demand now", rating),
+        priced("diesel cost at no output", 0.0),
+        priced("diesel cost at full output", 0.0),
+        share("diesel capacity", rating),
+        priced("utility of the first kWh", 0.0),
+        priced("LMP now", 0.0),
+        *(priced(f"day-ahead LMP in {k} intervals", 0.0) for k in ahead),
+        priced("own nodal price in the last interval"),
+        share("own proposal in the last interval", rating, -1.0),
+        share("share of it that was accepted"),
+    ]
+    for option in OPTIONS:
+        entries += [
+            share(f"{option}: proposal", rating, -1.0),
+            *(share(f"{option}: predicted acceptance{what}", rating, -1.0) for what in ("", ", low", ", high")),
+            *(priced(f"{option}: predicted nodal price{what}") for what in ("", ", low", ", high")),
+        ]
+    return tuple(entries)
+
+
+def proposals(now: Now, state: State, params: Params) -> Float[np.ndarray, "batch agent option"]:
+    """The three proposals whose response is predicted: full import, the last proposal, full export."""
+    importing = replace(now.interval, battery_kw=now.battery_least_kw)
+    exporting = replace(now.interval, battery_kw=now.battery_most_kw)
+    least_kw, _ = export_range(params.microgrids, importing)
+    _, most_kw = export_range(params.microgrids, exporting)
+    # Full import is at most a withdrawal, full export at least none.
+    least_kw, most_kw = np.minimum(least_kw, 0.0), np.maximum(most_kw, 0.0)
+    return np.stack([least_kw, np.clip(state.last_proposed_kw, least_kw, most_kw), most_kw], axis=-1)
+
+
+def ask(
+    proposed_kw: Float[np.ndarray, "batch agent option"], now: Now, state: State, predictor: Predictor, params: Params
+) -> Prediction:
+    """What the predictor says to proposals in this interval, from what was published."""
+    question = Question(
+        load_kw=now.load_kw,
+        load_kvar=now.load_kvar,
+        lmp_per_kwh=now.lmp_per_kwh,
+        published_kw=state.last_accepted_kw,
+        published_price_per_kwh=state.last_price_per_kwh,
+        proposed_kw=proposed_kw,
+    )
+    return predictor(question, params)
+
+
+def observe(state: State, days: Days, predictor: Predictor, params: Params) -> Float[np.ndarray, "batch agent entry"]:
+    """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
+    now = current_interval(state, days, params)
+    asked_kw = proposals(now, state, params)
+    prediction = ask(asked_kw, now, state, predictor, params)
+    grids, rows = params.microgrids, np.arange(len(state.step))
+    rating = grids.rating_kw
+    shape = state.stored_kwh.shape
+
+    def common(values: Float[np.ndarray, " batch"]) -> Float[np.ndarray, "batch agent"]:
+        return np.broadcast_to(values[:, None], shape)
+
+    def per_price(price: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        return np.broadcast_to(price, shape) / PRICE_UNIT_PER_KWH
+
+    hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0) / 24.0
+    last = state.last_proposed_kw
+    small = np.abs(last) <= 1e-9
+    accepted_share = np.where(small, 1.0, state.last_accepted_kw / np.where(small, 1.0, last))
+    usable = np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9)
+    battery_rating = np.maximum(grids.battery_rating_kw, 1e-9)
+    ahead = range(1, params.lookahead)
+    columns = [
+        common(np.sin(hours)),
+        common(np.cos(hours)),
+        common((params.intervals - state.step) / params.intervals),
+        (state.stored_kwh - grids.energy_min_kwh) / usable,
+        now.battery_least_kw / battery_rating,
+        now.battery_most_kw / battery_rating,
+        now.interval.pv_kw / rating,
+        *(days.pv_forecast_kw[rows, state.step + k] / rating for k in ahead),
+        now.interval.demand_kw / rating,
+        per_price(grids.diesel_b_per_kwh),
+        per_price(grids.diesel_b_per_kwh + 2.0 * grids.diesel_a_per_kw2h * grids.diesel_max_kw),
+        np.broadcast_to(grids.diesel_max_kw / rating, shape),
+        per_price(grids.utility_w_per_kwh),
+        per_price(now.lmp_per_kwh[:, None]),
+        *(per_price(days.lmp_day_ahead_per_kwh[rows, state.step + k][:, None]) for k in ahead),
+        per_price(state.last_price_per_kwh),
+        last / rating,
+        accepted_share,
+    ]
+    for k in range(len(OPTIONS)):
+        columns += [
+            asked_kw[..., k] / rating,
+            prediction.accepted_kw[..., k] / rating,
+            prediction.accepted_low_kw[..., k] / rating,
+            prediction.accepted_high_kw[..., k] / rating,
+            per_price(prediction.price_per_kwh[..., k]),
+            per_price(prediction.price_low_per_kwh[..., k]),
+            per_price(prediction.price_high_per_kwh[..., k]),
+        ]
+    return np.stack(columns, axis=-1)
+
+
+def state_layout(params: Params) -> tuple[Entry, ...]:
+    """The entries of the global state: what every microgrid sees, then load and last voltage of every bus."""
+    agents = range(len(params.trade_bus))
+    seen = [
+        Entry(name=f"microgrid_{i}: {e.name}", unit=e.unit, low=e.low, high=e.high)
+        for i in agents
+        for e in layout(params)
+    ]
+    buses = params.feeder.bus
+    loads = [Entry(name=f"bus {b}: load", unit="share of nominal feeder load", low=-1.0, high=1.0) for b in buses]
+    volts = [Entry(name=f"bus {b}: last voltage", unit="p.u.", low=0.0, high=2.0) for b in buses]
+    return tuple(seen + loads + volts)
+
+
+def global_state(
+    observation: Float32[np.ndarray, "batch agent entry"], state: State, days: Days, params: Params
+) -> Float[np.ndarray, "batch entry_of_state"]:
+    """The global state of every row, for centralised critics; not clipped to its range yet."""
+    now_kw = days.load_kw[np.arange(len(state.step)), state.step]
+    flat = observation.reshape(len(observation), -1)
+    return np.concatenate([flat, now_kw / params.feeder.base_kva, state.last_voltage_pu], axis=-1)

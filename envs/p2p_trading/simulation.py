@@ -1,0 +1,252 @@
+"""The batched core: reset and step over `transition`. Every environment is a view of this; PettingZoo's is a batch of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from jaxtyping import Float, Float32
+
+from peergrid.envs.p2p_trading.mechanisms import Mechanism
+from peergrid.envs.p2p_trading.observation import Entry, global_state, layout, observe, state_layout
+from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.transition import advance
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Outcome, Params, State
+from peergrid.envs.profiles import Day, DayShape, evaluation_days, training_days
+from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
+from peergrid.grid.dso import Dso
+from peergrid.grid.errors import InvalidAction, PeergridError
+from peergrid.grid.parts import resolve
+
+HERE = "peergrid.envs.p2p_trading"
+MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
+PREDICTORS = {"none": f"{HERE}.predictors:no_prediction", "oracle": f"{HERE}.predictors:oracle"}
+
+
+class Simulation:
+    """A batch of markets on one scenario, stepped together; row i of a seeded reset draws with seed + i."""
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "ieee33",
+        *,
+        num_envs: int = 1,
+        predictor: str | Predictor = "none",
+        mechanism: str | Mechanism | None = None,
+        dso: Dso | None = None,
+    ) -> None:
+        """
+        Args:
+            predictor: What agents see of the DSO's response: "none", "oracle", an object, or "module:attribute".
+            mechanism: Who trades with whom; the scenario's own if None.
+            dso: Who answers proposals; the scenario's optimal power flow if None.
+        """
+        self.scenario = load_scenario(scenario)
+        check_scenario(self.scenario)
+        self.num_envs = num_envs
+        self.predictor: Predictor = resolve(predictor, "predictor", PREDICTORS)
+        self.profiles = build_profiles(self.scenario)
+        self.params = build_params(self.scenario, mechanism, dso)
+        self.entries: tuple[Entry, ...] = layout(self.params)
+        self.state_entries: tuple[Entry, ...] = state_layout(self.params)
+        self.generators: list[np.random.Generator] = []
+        self.state: State | None = None
+        self.days: Days | None = None
+
+    @property
+    def n_agent(self) -> int:
+        return len(self.params.trade_bus)
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> Float32[np.ndarray, "batch agent entry"]:
+        """Begin an episode in every row and return what the agents see.
+
+        Args:
+            seed: Row i draws with seed + i; None goes on with the generators as they are.
+            options: `{"evaluation_day": k}` plays held-out day k in row 0, k + 1 in row 1 and so on: the same day
+                whenever it is asked for, whatever the seed. Other keys are not read.
+        """
+        if seed is not None or not self.generators:
+            seeds = [None] * self.num_envs if seed is None else [seed + i for i in range(self.num_envs)]
+            self.generators = [np_random(s)[0] for s in seeds]
+        first = (options or {}).get("evaluation_day")
+        if first is None:
+            days = training_days(self.profiles.n_days)
+            chosen = [days[int(rng.integers(len(days)))] for rng in self.generators]
+            generators = self.generators
+        else:
+            days = evaluation_days(self.profiles.n_days)
+            numbers = [_evaluation_number(first) + i for i in range(self.num_envs)]
+            chosen = [days[number % len(days)] for number in numbers]
+            generators = [np.random.default_rng([self.scenario.seed, number]) for number in numbers]
+        shape = DayShape(
+            intervals=self.params.intervals + self.params.lookahead,
+            step_hours=self.params.step_hours,
+            n_bus=self.params.feeder.n_bus,
+            demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
+        )
+        drawn = [self.profiles.draw(shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
+        return self.begin(build_days(self.scenario, self.params, drawn))
+
+    def begin(self, days: Days) -> Float32[np.ndarray, "batch agent entry"]:
+        """Begin an episode on days given rather than drawn, and return what the agents see."""
+        n_row = len(days.lmp_per_kwh)
+        lmp = days.lmp_per_kwh[:, :1]
+        nothing = np.zeros((n_row, self.n_agent))
+        self.days = days
+        self.state = State(
+            step=np.zeros(n_row, dtype=int),
+            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
+            last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
+            last_proposed_kw=nothing,
+            last_accepted_kw=nothing,
+            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
+        )
+        return self.observe()
+
+    def step(
+        self, actions: Float[np.ndarray, "batch agent 4"]
+    ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
+        """Play one interval in every row; return what the agents see next, and what happened.
+
+        Raises:
+            InvalidAction: Wrong shape, or NaN.
+            PeergridError: No episode has begun, or it is over.
+        """
+        state, days = self.running()
+        if (state.step >= self.params.intervals).any():
+            raise PeergridError("the episode is over: call reset() before step()")
+        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS))
+        self.state, outcome = advance(state, np.asarray(actions, dtype=np.float64), days, self.params)
+        return self.observe(), outcome
+
+    def observe(self) -> Float32[np.ndarray, "batch agent entry"]:
+        """What the agents see now."""
+        state, days = self.running()
+        return _clipped(observe(state, days, self.predictor, self.params), self.entries)
+
+    def global_state(self, observation: Float32[np.ndarray, "batch agent entry"]) -> Float32[np.ndarray, "batch entry"]:
+        """The global state that goes with an observation just made."""
+        state, days = self.running()
+        return _clipped(global_state(observation, state, days, self.params), self.state_entries)
+
+    def running(self) -> tuple[State, Days]:
+        """State and days of the episode that runs.
+
+        Raises:
+            PeergridError: None has begun.
+        """
+        if self.state is None or self.days is None:
+            raise PeergridError("no episode has begun: call reset() first")
+        return self.state, self.days
+
+
+def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: Dso | None = None) -> Params:
+    """What stays fixed in the scenario's episodes."""
+    own = build_dso(scenario)
+    microgrids = build_microgrids(scenario)
+    span_kwh = microgrids.energy_max_kwh - microgrids.energy_min_kwh
+    return Params(
+        feeder=own.feeder,
+        trade_bus=own.trade_bus,
+        microgrids=microgrids,
+        generators=own.generators,
+        voll_per_kwh=scenario.dso.voll_per_kwh,
+        c_ls_per_kw2h=scenario.dso.c_ls_per_kw2h,
+        market=scenario.market,
+        mechanism=resolve(mechanism or scenario.market.mechanism, "mechanism", MECHANISMS),
+        dso=dso or own,
+        intervals=scenario.intervals,
+        step_hours=scenario.step_hours,
+        lookahead=scenario.lookahead,
+        initial_kwh=microgrids.energy_min_kwh + scenario.initial_charge * span_kwh,
+        cooperation=scenario.cooperation,
+        terminates=scenario.horizon == "terminate",
+    )
+
+
+def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days:
+    """Days drawn in shares of nominal and peak, as power and money, with each battery's window of energy."""
+    feeder, k = params.feeder, scenario.scale
+    pv_peak = k * np.array([m.pv_peak_kw for m in scenario.microgrids])
+    demand_peak = k * np.array([m.demand_peak_kw for m in scenario.microgrids])
+    w = params.microgrids.utility_w_per_kwh
+    fall = w - np.array([m.demand_price_per_kwh for m in scenario.microgrids])
+
+    def each(name: str) -> np.ndarray:
+        return np.stack([getattr(day, name) for day in drawn])
+
+    demand_kw = each("demand_pu") * demand_peak
+    with np.errstate(divide="ignore"):
+        alpha = np.where(demand_kw > 0, fall / demand_kw, np.inf)
+    pv_kw = each("pv_pu") * pv_peak
+    least_kwh, most_kwh = energy_window(scenario, params, pv_kw, w / alpha)
+    return Days(
+        load_kw=each("load_pu") * feeder.load_kw,
+        load_kvar=each("load_pu") * feeder.load_kvar,
+        pv_kw=pv_kw,
+        pv_forecast_kw=each("pv_forecast_pu") * pv_peak,
+        demand_kw=demand_kw,
+        alpha_per_kw2h=alpha,
+        lmp_per_kwh=each("lmp_per_kwh"),
+        lmp_day_ahead_per_kwh=each("lmp_day_ahead_per_kwh"),
+        least_kwh=least_kwh,
+        most_kwh=most_kwh,
+    )
+
+
+def energy_window(
+    scenario: Scenario,
+    params: Params,
+    pv_kw: Float[np.ndarray, "batch time agent"],
+    most_load_kw: Float[np.ndarray, "batch time agent"],
+) -> tuple[Float[np.ndarray, "batch boundary agent"], Float[np.ndarray, "batch boundary agent"]]:
+    """The least and the most energy that a battery may hold at each boundary between intervals.
+
+    With a daily cycle the window narrows to the initial energy towards the end of the day, no faster than the battery
+    can follow: charging from PV and diesel alone, discharging into its own load alone, as the dispatch demands.
+    """
+    grids, n = params.microgrids, params.intervals
+    shape = (len(pv_kw), n + 1, params.initial_kwh.size)
+    least = np.broadcast_to(grids.energy_min_kwh, shape)
+    most = np.broadcast_to(grids.energy_max_kwh, shape)
+    if not scenario.daily_cycle:
+        return least.copy(), most.copy()
+    rating = grids.battery_rating_kw
+    charge_kwh = np.minimum(rating, pv_kw[:, :n] + grids.diesel_max_kw) * grids.charge_efficiency * params.step_hours
+    drain_kwh = np.minimum(rating, most_load_kw[:, :n]) / grids.discharge_efficiency * params.step_hours
+    none = np.zeros_like(charge_kwh[:, :1])
+
+    def from_now_on(energy_kwh: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.cumsum(energy_kwh[:, ::-1], axis=1)[:, ::-1], none], axis=1)
+
+    return (
+        np.maximum(least, params.initial_kwh - from_now_on(charge_kwh)),
+        np.minimum(most, params.initial_kwh + from_now_on(drain_kwh)),
+    )
+
+
+def check_actions(actions: Any, shape: tuple[int, ...]) -> None:
+    """Raise InvalidAction unless the actions are numbers of that shape, none of them NaN."""
+    actions = np.asarray(actions)
+    if actions.shape != shape:
+        raise InvalidAction(f"actions have shape {actions.shape}, not {shape} (row, microgrid, number)")
+    if not np.issubdtype(actions.dtype, np.number):
+        raise InvalidAction(f"actions are of type {actions.dtype}, not numbers")
+    bad = np.argwhere(~np.isfinite(actions))
+    if len(bad):
+        raise InvalidAction(f"actions are not finite at (row, microgrid, number) {bad[:5].tolist()}")
+
+
+def _evaluation_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise PeergridError(f"options['evaluation_day'] is {value!r}, not a whole number from 0")
+    return int(value)
+
+
+def _clipped(values: Float[np.ndarray, "... entry"], entries: Sequence[Entry]) -> Float32[np.ndarray, "... entry"]:
+    low, high = np.array([e.low for e in entries]), np.array([e.high for e in entries])
+    return np.clip(values, low, high).astype(np.float32)

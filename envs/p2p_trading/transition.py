@@ -1,0 +1,292 @@
+"""What happens in an interval, told in order. Read `advance` first: it is the model.
+
+Rows of the batch never touch each other. Energy prices are at the microgrids' own buses unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from peergrid.envs.microgrid import (
+    Interval,
+    battery_limits,
+    diesel_cost,
+    dispatch_to,
+    export_in_band,
+    export_range,
+    store,
+    utility,
+    wear,
+)
+from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers
+from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
+from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
+from peergrid.grid.dso import DsoQuery, DsoResponse
+from peergrid.grid.prices import te_price_per_kwh
+
+CURTAILED_SHARE = 0.01
+T = TypeVar("T")
+
+
+def advance(
+    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params
+) -> tuple[State, Outcome]:
+    """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled."""
+    now = current_interval(state, days, params)
+    decisions, clipped = decode(actions, now, params)
+    interval = replace(now.interval, battery_kw=decisions.battery_kw)
+
+    contracts, proposed, response, rounds = _agree(decisions, interval, now, params)
+    first_proposed, first_accepted, dso_calls = rounds
+    accepted = response.accepted_kw
+    is_curtailed = _is_curtailed(proposed, accepted, params)
+    dispatch = dispatch_to(params.microgrids, interval, accepted)
+    stored = store(
+        params.microgrids, state.stored_kwh, decisions.battery_kw, now.least_kwh, now.most_kwh, params.step_hours
+    )
+
+    price = response.price_per_kwh[:, params.trade_bus]
+    billed = bills(
+        contracts,
+        accepted,
+        price,
+        response.price_per_kwh[:, 0],
+        spread_per_kwh=params.market.half_spread_per_kwh,
+        cap_per_kwh=params.market.price_cap_per_kwh,
+        step_hours=params.step_hours,
+    )
+    own_value = (
+        utility(params.microgrids, interval, dispatch.load_kw)
+        - diesel_cost(params.microgrids, dispatch.diesel_kw)
+        - wear(params.microgrids, decisions.battery_kw)
+    ) * params.step_hours
+    gain = own_value - billed.total
+    result = _dso_result(response, billed.total, now, params)
+    common = _welfare(response, gain, billed.total, now, params)
+    gain, common = _with_stored_energy(gain, common, stored, state, days, params)
+    n_agent = gain.shape[-1]
+    reward = (1.0 - params.cooperation) * gain + params.cooperation * common[:, None] / n_agent
+    te_price = te_price_per_kwh(params.feeder, response.flow_kw, response.voltage_pu, now.lmp_per_kwh)
+
+    outcome = Outcome(
+        decisions=decisions,
+        contracts=contracts,
+        first_proposed_kw=first_proposed,
+        first_accepted_kw=first_accepted,
+        proposed_kw=proposed,
+        is_curtailed=is_curtailed,
+        response=response,
+        dispatch=dispatch,
+        stored_kwh=stored,
+        bills=billed,
+        te_price_per_kwh=te_price[:, params.trade_bus],
+        gain=gain,
+        dso_result=result,
+        welfare=common,
+        reward=reward,
+        dso_calls=dso_calls,
+        clipped=clipped,
+    )
+    after = State(
+        step=state.step + 1,
+        stored_kwh=stored,
+        last_price_per_kwh=price,
+        last_proposed_kw=proposed,
+        last_accepted_kw=accepted,
+        last_voltage_pu=response.voltage_pu,
+    )
+    return after, outcome
+
+
+def current_interval(state: State, days: Days, params: Params) -> Now:
+    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do."""
+    rows, t = np.arange(len(state.step)), state.step
+    interval = Interval(
+        pv_kw=days.pv_kw[rows, t],
+        demand_kw=days.demand_kw[rows, t],
+        alpha_per_kw2h=days.alpha_per_kw2h[rows, t],
+        battery_kw=np.zeros_like(state.stored_kwh),
+    )
+    # The day's last boundary bounds what is beyond it too: the final observation is of an interval nobody plays.
+    end = np.minimum(t + 1, params.intervals)
+    least_kwh, most_kwh = days.least_kwh[rows, end], days.most_kwh[rows, end]
+    least_kw, most_kw = battery_limits(
+        params.microgrids, interval, state.stored_kwh, least_kwh, most_kwh, params.step_hours
+    )
+    return Now(
+        load_kw=days.load_kw[rows, t],
+        load_kvar=days.load_kvar[rows, t],
+        lmp_per_kwh=days.lmp_per_kwh[rows, t],
+        battery_least_kw=least_kw,
+        battery_most_kw=most_kw,
+        least_kwh=least_kwh,
+        most_kwh=most_kwh,
+        interval=interval,
+    )
+
+
+def decode(
+    actions: Float[np.ndarray, "batch agent 4"], now: Now, params: Params
+) -> tuple[Decisions, Float[np.ndarray, "batch agent"]]:
+    """What four numbers in [-1, 1] mean: battery power, offered quantity, limit price, dispatch price.
+
+    Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
+    """
+    battery, quantity, limit, dispatch = np.moveaxis(np.clip(actions, -1.0, 1.0), -1, 0)
+    wished_battery_kw = battery * params.microgrids.battery_rating_kw
+    battery_kw = np.clip(wished_battery_kw, now.battery_least_kw, now.battery_most_kw)
+    least_kw, most_kw = export_range(params.microgrids, replace(now.interval, battery_kw=battery_kw))
+    wished_kw = quantity * params.microgrids.rating_kw
+    quantity_kw = np.clip(wished_kw, least_kw, most_kw)
+    lmp = now.lmp_per_kwh[:, None]
+    decisions = Decisions(
+        battery_kw=battery_kw,
+        quantity_kw=quantity_kw,
+        limit_price_per_kwh=lmp + limit * params.market.half_spread_per_kwh,
+        dispatch_price_per_kwh=lmp + np.where(dispatch > 0, params.market.price_cap_per_kwh - lmp, lmp) * dispatch,
+    )
+    return decisions, np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
+
+
+def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, "batch agent 4"]:
+    """The actions that mean these decisions, clipped to [-1, 1]: the inverse of `decode`."""
+    lmp = now.lmp_per_kwh[:, None]
+    above = decisions.dispatch_price_per_kwh - lmp
+    span = np.where(above > 0, params.market.price_cap_per_kwh - lmp, lmp)
+    half_spread = params.market.half_spread_per_kwh
+
+    def share(part: Float[np.ndarray, "batch agent"], whole: Float[np.ndarray, "..."] | float) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros_like(part), where=np.asarray(whole) > 0)
+
+    return np.clip(
+        np.stack(
+            [
+                share(decisions.battery_kw, params.microgrids.battery_rating_kw),
+                share(decisions.quantity_kw, params.microgrids.rating_kw),
+                share(decisions.limit_price_per_kwh - lmp, half_spread),
+                share(above, span),
+            ],
+            axis=-1,
+        ),
+        -1.0,
+        1.0,
+    )
+
+
+def _agree(
+    decisions: Decisions, interval: Interval, now: Now, params: Params
+) -> tuple[Contracts, np.ndarray, DsoResponse, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Clear the market, propose, hear the DSO; with more correction rounds, again within what it accepted.
+
+    In a further round a curtailed microgrid offers and exports no more than it was allowed, so that its partners are
+    matched anew with what can be delivered. Rows without curtailment keep their first answer.
+    """
+    microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
+    least_kw, most_kw = export_range(microgrids, interval)
+    sell, buy = decisions.dispatch_price_per_kwh - spread, decisions.dispatch_price_per_kwh + spread
+    calls = np.zeros(len(now.lmp_per_kwh), dtype=int)
+    for attempt in range(params.market.correction_rounds):
+        offers = Offers(
+            quantity_kw=np.clip(decisions.quantity_kw, np.minimum(least_kw, 0.0), np.maximum(most_kw, 0.0)),
+            limit_price_per_kwh=decisions.limit_price_per_kwh,
+            lmp_per_kwh=now.lmp_per_kwh,
+        )
+        asked_contracts = params.mechanism(offers)
+        asked = np.clip(export_in_band(microgrids, interval, asked_contracts.quantity_kw, sell, buy), least_kw, most_kw)
+        answer = params.dso(
+            DsoQuery(load_kw=now.load_kw, load_kvar=now.load_kvar, proposed_kw=asked, lmp_per_kwh=now.lmp_per_kwh)
+        )
+        if attempt == 0:
+            contracts, proposed, response = asked_contracts, asked, answer
+            first_proposed, first_accepted = asked, answer.accepted_kw
+            open_rows = np.ones(len(calls), dtype=bool)
+        else:
+            contracts = _choose(open_rows, asked_contracts, contracts)
+            proposed = np.where(open_rows[:, None], asked, proposed)
+            response = _choose(open_rows, answer, response)
+        calls += open_rows
+        curtailed = _is_curtailed(proposed, response.accepted_kw, params)
+        open_rows = open_rows & curtailed.any(axis=-1)
+        if not open_rows.any():
+            break
+        accepted = response.accepted_kw
+        least_kw = np.where(curtailed & (proposed < 0), np.maximum(accepted, least_kw), least_kw)
+        most_kw = np.where(curtailed & (proposed > 0), np.minimum(accepted, most_kw), most_kw)
+    return contracts, proposed, response, (first_proposed, first_accepted, calls)
+
+
+def _is_curtailed(
+    proposed_kw: Float[np.ndarray, "batch agent"], accepted_kw: Float[np.ndarray, "batch agent"], params: Params
+) -> Bool[np.ndarray, "batch agent"]:
+    return np.abs(proposed_kw - accepted_kw) > CURTAILED_SHARE * params.microgrids.rating_kw
+
+
+def _choose(rows: Bool[np.ndarray, " batch"], there: T, elsewhere: T) -> T:
+    """Arrays of one dataclass in the marked rows, of another of the same kind elsewhere."""
+    values = {}
+    for name in there.__dataclass_fields__:  # type: ignore[attr-defined]
+        a, b = getattr(there, name), getattr(elsewhere, name)
+        if isinstance(a, np.ndarray):
+            values[name] = np.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        else:
+            values[name] = _choose(rows, a, b) if hasattr(a, "__dataclass_fields__") else a + b
+    return type(there)(**values)
+
+
+def _dso_result(
+    response: DsoResponse, billed: Float[np.ndarray, "batch agent"], now: Now, params: Params
+) -> Float[np.ndarray, " batch"]:
+    at_generators = response.price_per_kwh[:, list(params.generators.bus)]
+    return dso_result(
+        billed,
+        now.load_kw - response.shed_kw,
+        now.lmp_per_kwh,
+        response.substation_kw,
+        at_generators,
+        response.generator_kw,
+        retail_per_kwh=params.market.retail_per_kwh,
+        cap_per_kwh=params.market.price_cap_per_kwh,
+        step_hours=params.step_hours,
+    )
+
+
+def _welfare(
+    response: DsoResponse,
+    gain: Float[np.ndarray, "batch agent"],
+    billed: Float[np.ndarray, "batch agent"],
+    now: Now,
+    params: Params,
+) -> Float[np.ndarray, " batch"]:
+    return welfare(
+        gain,
+        billed,
+        now.lmp_per_kwh,
+        response.substation_kw,
+        params.generators.cost_per_hour(response.generator_kw),
+        response.shed_kw,
+        voll_per_kwh=params.voll_per_kwh,
+        shed_per_kw2h=params.c_ls_per_kw2h,
+        step_hours=params.step_hours,
+    )
+
+
+def _with_stored_energy(
+    gain: Float[np.ndarray, "batch agent"],
+    common: Float[np.ndarray, " batch"],
+    stored_kwh: Float[np.ndarray, "batch agent"],
+    state: State,
+    days: Days,
+    params: Params,
+) -> tuple[Float[np.ndarray, "batch agent"], Float[np.ndarray, " batch"]]:
+    """A day that terminates pays the energy left above the initial at the day's mean price, less discharge losses."""
+    if not params.terminates:
+        return gain, common
+    is_last = state.step + 1 >= params.intervals
+    mean_price = days.lmp_day_ahead_per_kwh[:, : params.intervals].mean(axis=-1)
+    left_kwh = (stored_kwh - params.initial_kwh) * params.microgrids.discharge_efficiency
+    value = np.where(is_last[:, None], left_kwh * mean_price[:, None], 0.0)
+    return gain + value, common + value.sum(axis=-1)

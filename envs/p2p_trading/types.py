@@ -1,0 +1,123 @@
+"""What is known: what stays fixed in an episode, what is drawn for it, what one step hands to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from peergrid.envs.microgrid import Dispatch, Interval, Microgrids
+from peergrid.envs.p2p_trading.mechanisms import Contracts, Mechanism
+from peergrid.envs.p2p_trading.settlement import Bills
+from peergrid.envs.scenario import MarketSpec
+from peergrid.grid.dso import Dso, DsoResponse, Generators
+from peergrid.grid.feeder import Feeder
+
+N_ACTIONS = 4
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Params:
+    """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals."""
+
+    feeder: Feeder
+    trade_bus: Int[np.ndarray, " agent"]
+    microgrids: Microgrids
+    generators: Generators
+    voll_per_kwh: float
+    c_ls_per_kw2h: float
+    market: MarketSpec
+    mechanism: Mechanism
+    dso: Dso
+    intervals: int
+    step_hours: float
+    lookahead: int
+    initial_kwh: Float[np.ndarray, " agent"]
+    cooperation: float
+    terminates: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Days:
+    """What is drawn for an episode: `time` runs over its intervals and the lookahead beyond.
+
+    `least_kwh` and `most_kwh` are the window for the stored energy when an interval begins.
+    """
+
+    load_kw: Float[np.ndarray, "batch time bus"]
+    load_kvar: Float[np.ndarray, "batch time bus"]
+    pv_kw: Float[np.ndarray, "batch time agent"]
+    pv_forecast_kw: Float[np.ndarray, "batch time agent"]
+    demand_kw: Float[np.ndarray, "batch time agent"]
+    alpha_per_kw2h: Float[np.ndarray, "batch time agent"]
+    lmp_per_kwh: Float[np.ndarray, "batch time"]
+    lmp_day_ahead_per_kwh: Float[np.ndarray, "batch time"]
+    least_kwh: Float[np.ndarray, "batch boundary agent"]
+    most_kwh: Float[np.ndarray, "batch boundary agent"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class State:
+    """What one step hands to the next: with the params and the days, it is everything.
+
+    What was published last is the outcome of the interval before: before the first, the LMP and no trade.
+    """
+
+    step: Int[np.ndarray, " batch"]
+    stored_kwh: Float[np.ndarray, "batch agent"]
+    last_price_per_kwh: Float[np.ndarray, "batch agent"]
+    last_proposed_kw: Float[np.ndarray, "batch agent"]
+    last_accepted_kw: Float[np.ndarray, "batch agent"]
+    last_voltage_pu: Float[np.ndarray, "batch bus"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Now:
+    """What the current interval brings to each row of the batch."""
+
+    load_kw: Float[np.ndarray, "batch bus"]
+    load_kvar: Float[np.ndarray, "batch bus"]
+    lmp_per_kwh: Float[np.ndarray, " batch"]
+    battery_least_kw: Float[np.ndarray, "batch agent"]
+    battery_most_kw: Float[np.ndarray, "batch agent"]
+    least_kwh: Float[np.ndarray, "batch agent"]
+    most_kwh: Float[np.ndarray, "batch agent"]
+    interval: Interval
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decisions:
+    """What the four numbers of an action mean in this interval; `battery_kw` positive discharges."""
+
+    battery_kw: Float[np.ndarray, "batch agent"]
+    quantity_kw: Float[np.ndarray, "batch agent"]
+    limit_price_per_kwh: Float[np.ndarray, "batch agent"]
+    dispatch_price_per_kwh: Float[np.ndarray, "batch agent"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """What happened in an interval, in physical and money units; rewards and metrics read it.
+
+    Prices are at the microgrids' own buses. Money is currency in this interval. `first_proposed_kw` and
+    `first_accepted_kw` are those of the first submission, before any correction round.
+    """
+
+    decisions: Decisions
+    contracts: Contracts
+    first_proposed_kw: Float[np.ndarray, "batch agent"]
+    first_accepted_kw: Float[np.ndarray, "batch agent"]
+    proposed_kw: Float[np.ndarray, "batch agent"]
+    is_curtailed: Bool[np.ndarray, "batch agent"]
+    response: DsoResponse
+    dispatch: Dispatch
+    stored_kwh: Float[np.ndarray, "batch agent"]
+    bills: Bills
+    te_price_per_kwh: Float[np.ndarray, "batch agent"]
+    gain: Float[np.ndarray, "batch agent"]
+    dso_result: Float[np.ndarray, " batch"]
+    welfare: Float[np.ndarray, " batch"]
+    reward: Float[np.ndarray, "batch agent"]
+    dso_calls: Int[np.ndarray, " batch"]
+    clipped: Float[np.ndarray, "batch agent"]

@@ -1,0 +1,420 @@
+"""A scenario: every number of a study, as frozen dataclasses, from `conf/scenario/<name>.yaml` or from plain Python.
+
+The same files are composed by Hydra; nothing here needs it. `build_*` turn a scenario into the arrays and parts that the
+simulation works with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+
+from peergrid.envs.microgrid import Microgrids
+from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
+from peergrid.grid.catalogue import load_feeder
+from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty
+from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
+from peergrid.grid.feeder import Feeder
+from peergrid.grid.power_flow import solve_power_flow
+
+# The published 33-bus case sheds 1.1 % of its largest load to keep 0.95 p.u.; more says that the limits don't fit.
+MOST_SHED = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """The feeder, its limits, and line ratings as multiples of the current at nominal load."""
+
+    feeder: str
+    v_source_pu: float = 1.0
+    v_min_pu: float = 0.95
+    v_max_pu: float = 1.05
+    rating_factor: float = 1.25
+    rating_floor_a: float = 80.0
+    rating_floor_path_to: str = ""
+    """Bus on whose way from the substation `rating_floor_path_a` is the floor."""
+    rating_floor_path_a: float = 80.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSpec:
+    """A generator that the DSO dispatches, at `a p^2 + b p` per hour."""
+
+    bus: str
+    p_max_kw: float
+    q_max_kvar: float
+    a_per_kw2h: float
+    b_per_kwh: float
+    p_min_kw: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrogridSpec:
+    """One microgrid; sizes are multiplied by the scenario's `scale`, quadratic coefficients divided by it."""
+
+    bus: str
+    demand_class: str
+    demand_peak_kw: float
+    diesel_max_kw: float
+    diesel_a_per_kw2h: float
+    diesel_b_per_kwh: float
+    pv_peak_kw: float
+    battery_kw: float
+    battery_min_kwh: float
+    battery_max_kwh: float
+    charge_efficiency: float = 0.95
+    discharge_efficiency: float = 0.95
+    wear_per_kwh: float = 0.01
+    utility_w_per_kwh: float = 0.75
+    demand_price_per_kwh: float = 0.15
+    """The price at which it would consume its reference demand: alpha = (w - price) / demand."""
+    must_serve_share: float = 0.0
+    unserved_per_kwh: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DsoSpec:
+    """How the DSO weighs trades and loads; `penalty` is "default" or "paper" (pure quadratics)."""
+
+    penalty: str = "default"
+    kappa_per_kwh: float = 0.05
+    lambda_corr_per_kw2h: float = 0.005
+    voll_per_kwh: float = 3.0
+    c_ls_per_kw2h: float = 0.0
+    upper_voltage: str = "lossless"
+    solver: str = "conic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketSpec:
+    """The P2P market and its settlement."""
+
+    mechanism: str = "call_auction"
+    half_spread_per_kwh: float = 0.03
+    price_cap_per_kwh: float = 1.0
+    retail_per_kwh: float = 0.15
+    correction_rounds: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Everything that a study fixes. Hashable, so that what is computed for it can be cached.
+
+    Batteries start every day at `initial_charge` between their bounds. With `daily_cycle` they also end it there: towards
+    the end of the day, set-points are clipped so that the way back stays possible. Then days and policies compare, as no
+    one lives off what was stored. `horizon` is "truncate" (the day is cut, the future goes on) or "terminate" (a finite
+    task, in which the energy left above the initial is paid at the day's mean price).
+    """
+
+    name: str
+    network: NetworkSpec
+    microgrids: tuple[MicrogridSpec, ...]
+    generators: tuple[GeneratorSpec, ...] = ()
+    dso: DsoSpec = field(default_factory=DsoSpec)
+    market: MarketSpec = field(default_factory=MarketSpec)
+    profiles: SyntheticProfiles = field(default_factory=SyntheticProfiles)
+    profiles_file: str = ""
+    """The user's CSV or Parquet, instead of `profiles`."""
+    scale: float = 1.0
+    intervals: int = 24
+    step_hours: float = 1.0
+    lookahead: int = 8
+    """How many intervals ahead agents see day-ahead prices and forecasts."""
+    initial_charge: float = 0.5
+    daily_cycle: bool = True
+    horizon: str = "truncate"
+    cooperation: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+
+
+def scenario_names() -> tuple[str, ...]:
+    """Names of the shipped scenarios."""
+    folder = resources.files("peergrid.conf") / "scenario"
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_scenario(scenario: str | Path | Scenario, **changes: Any) -> Scenario:
+    """The scenario of that name, of a YAML file, or the one given, with some top-level fields changed.
+
+    Raises:
+        UnknownName: Neither a shipped scenario nor a file.
+        InvalidScenario: Unknown or missing keys, wrong types, contradictions; every fault is named.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = scenario_from_dict(_read(str(scenario)))
+    return replace(scenario, **changes) if changes else scenario
+
+
+def scenario_from_dict(values: Mapping[str, Any]) -> Scenario:
+    """A scenario from nested mappings and lists, as YAML and Hydra give them."""
+    faults: list[str] = []
+    scenario = _build(Scenario, values, "", faults)
+    raise_faults(InvalidScenario, f"scenario {values.get('name', '(without a name)')!r}", faults)
+    assert isinstance(scenario, Scenario)
+    return scenario
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name in scenario_names():
+        text = (resources.files("peergrid.conf") / "scenario" / f"{name}.yaml").read_text(encoding="utf-8")
+        folder = None
+    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        text, folder = Path(name).read_text(encoding="utf-8"), Path(name).parent
+    else:
+        raise UnknownName("scenario", name, scenario_names(), hint="A YAML file or a Scenario will do as well.")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidScenario(f"{name}: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidScenario(f"{name}: a scenario is a mapping of keys to values")
+    # `defaults` means what it means to Hydra: the files that this one builds on, in order.
+    merged: dict[str, Any] = {}
+    for base in values.pop("defaults", []):
+        if base != "_self_":
+            beside = folder / f"{base}.yaml" if folder else None
+            merged = _merge(merged, _read(str(beside) if beside and beside.is_file() else str(base)))
+    return _merge(merged, values)
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        faults.append(f"{where or 'scenario'} is {values!r}, not a mapping")
+        return None
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    before = len(faults)
+    for key in values:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            faults.append(f"unknown key {where}{key}" + (f" (did you mean {close[0]}?)" if close else ""))
+    required = [n for n, f in known.items() if f.default is f.default_factory]  # both MISSING
+    faults += [f"{where}{name} is missing" for name in required if name not in values]
+    chosen = {k: _convert(hints[k], v, f"{where}{k}", faults) for k, v in values.items() if k in known}
+    if len(faults) > before:
+        return None
+    try:
+        return cls(**chosen)
+    except ValueError as error:
+        faults.append(str(error))
+        return None
+
+
+def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value, f"{where}.", faults)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            faults.append(f"{where} is {value!r}, not a list")
+            return ()
+        return tuple(_convert(get_args(kind)[0], item, f"{where}[{i}]", faults) for i, item in enumerate(value))
+    if kind is str and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value)  # bus names are often numbers
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and is_number:
+        return float(value)
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    faults.append(f"{where} is {value!r}, not of type {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def _check_numbers(scenario: Scenario) -> None:
+    faults: list[str] = []
+    if not scenario.microgrids:
+        faults.append("there is no microgrid")
+    buses = [m.bus for m in scenario.microgrids]
+    if len(set(buses)) < len(buses):
+        faults.append(f"two microgrids share a bus: {buses}")
+    for i, m in enumerate(scenario.microgrids):
+        where = f"microgrids[{i}] at bus {m.bus}"
+        for f in fields(m):
+            value = getattr(m, f.name)
+            if isinstance(value, float) and not (np.isfinite(value) and value >= 0):
+                faults.append(f"{where}: {f.name} is {value}, not a number >= 0")
+        if m.battery_min_kwh > m.battery_max_kwh:
+            faults.append(f"{where}: battery_min_kwh is above battery_max_kwh")
+        if not (0 < m.charge_efficiency <= 1 and 0 < m.discharge_efficiency <= 1):
+            faults.append(f"{where}: efficiencies must lie in (0, 1]")
+        if m.utility_w_per_kwh <= m.demand_price_per_kwh:
+            faults.append(f"{where}: utility_w_per_kwh must be above demand_price_per_kwh")
+        if m.must_serve_share > 1:
+            faults.append(f"{where}: must_serve_share is above 1")
+        if m.unserved_per_kwh < m.utility_w_per_kwh:
+            faults.append(
+                f"{where}: unserved_per_kwh is below utility_w_per_kwh, so must-serve load would be cut first"
+            )
+    for name in ("scale", "step_hours"):
+        if not getattr(scenario, name) > 0:
+            faults.append(f"{name} is {getattr(scenario, name)}, not positive")
+    for name, least in (("intervals", 1), ("lookahead", 1)):
+        if getattr(scenario, name) < least:
+            faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
+    for name in ("initial_charge", "cooperation"):
+        if not 0 <= getattr(scenario, name) <= 1:
+            faults.append(f"{name} is {getattr(scenario, name)}, outside [0, 1]")
+    if scenario.horizon not in ("truncate", "terminate"):
+        faults.append(f"horizon is {scenario.horizon!r}; it is 'truncate' or 'terminate'")
+    if scenario.dso.penalty not in ("default", "paper"):
+        faults.append(f"dso.penalty is {scenario.dso.penalty!r}; it is 'default' or 'paper'")
+    if scenario.dso.penalty == "paper" and scenario.dso.c_ls_per_kw2h <= 0:
+        faults.append("dso.penalty is 'paper', so c_ls_per_kw2h must be positive: else shedding would be free")
+    if scenario.market.half_spread_per_kwh < 0 or scenario.market.price_cap_per_kwh <= 0:
+        faults.append("market.half_spread_per_kwh must not be negative and price_cap_per_kwh must be positive")
+    if scenario.market.correction_rounds < 1:
+        faults.append("market.correction_rounds is below 1")
+    raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
+
+
+def build_profiles(scenario: Scenario) -> ProfileSource:
+    """The source of the scenario's days."""
+    return TableProfiles(scenario.profiles_file) if scenario.profiles_file else scenario.profiles
+
+
+@lru_cache(maxsize=64)
+def build_feeder(network: NetworkSpec) -> Feeder:
+    """The scenario's feeder: with its source voltage and limits, and line ratings from the currents at nominal load."""
+    feeder = replace(load_feeder(network.feeder), v_source_pu=network.v_source_pu)
+    n = feeder.n_bus
+    base = solve_power_flow(feeder, -feeder.load_kw, -feeder.load_kvar)
+    floor = np.full(n, network.rating_floor_a)
+    if network.rating_floor_path_to:
+        on_path = feeder.on_path[feeder.index(network.rating_floor_path_to)]
+        floor[on_path] = network.rating_floor_path_a
+    rating = np.maximum(network.rating_factor * base.current_a, floor)
+    rating[0] = np.inf
+    return replace(feeder, v_min_pu=np.full(n, network.v_min_pu), v_max_pu=np.full(n, network.v_max_pu), i_max_a=rating)
+
+
+def build_microgrids(scenario: Scenario) -> Microgrids:
+    """The microgrids as arrays, with `scale` applied.
+
+    The rating, which scales offers, is the most that a microgrid could ever export or draw.
+    """
+    k = scenario.scale
+
+    def each(name: str) -> Float[np.ndarray, " agent"]:
+        return np.array([getattr(m, name) for m in scenario.microgrids])
+
+    battery, diesel, pv = k * each("battery_kw"), k * each("diesel_max_kw"), k * each("pv_peak_kw")
+    w, price = each("utility_w_per_kwh"), each("demand_price_per_kwh")
+    most_load = k * each("demand_peak_kw") * w / (w - price)
+    return Microgrids(
+        rating_kw=battery + np.maximum(pv + diesel, most_load),
+        utility_w_per_kwh=w,
+        diesel_max_kw=diesel,
+        diesel_a_per_kw2h=each("diesel_a_per_kw2h") / k,
+        diesel_b_per_kwh=each("diesel_b_per_kwh"),
+        battery_rating_kw=battery,
+        energy_min_kwh=k * each("battery_min_kwh"),
+        energy_max_kwh=k * each("battery_max_kwh"),
+        charge_efficiency=each("charge_efficiency"),
+        discharge_efficiency=each("discharge_efficiency"),
+        wear_per_kwh=each("wear_per_kwh"),
+        must_serve_share=each("must_serve_share"),
+        unserved_per_kwh=each("unserved_per_kwh"),
+    )
+
+
+def build_dso(scenario: Scenario) -> OpfDso:
+    """The scenario's DSO: the optimal power flow on its feeder, with a trade at every microgrid's bus."""
+    feeder = build_feeder(scenario.network)
+    spec, generators = scenario.dso, scenario.generators
+
+    def each(name: str) -> Float[np.ndarray, " gen"]:
+        return np.array([getattr(g, name) for g in generators], dtype=float)
+
+    lambda_corr = spec.lambda_corr_per_kw2h / scenario.scale
+    if spec.penalty == "paper":
+        penalty = Penalty.quadratic_only(lambda_corr, spec.c_ls_per_kw2h)
+    else:
+        penalty = Penalty(
+            kappa_per_kwh=spec.kappa_per_kwh,
+            lambda_corr_per_kw2h=lambda_corr,
+            voll_per_kwh=spec.voll_per_kwh,
+            c_ls_per_kw2h=spec.c_ls_per_kw2h,
+        )
+    return OpfDso(
+        feeder,
+        [feeder.index(m.bus) for m in scenario.microgrids],
+        generators=Generators(
+            bus=tuple(feeder.index(g.bus) for g in generators),
+            p_min_kw=each("p_min_kw"),
+            p_max_kw=each("p_max_kw"),
+            q_min_kvar=-each("q_max_kvar"),
+            q_max_kvar=each("q_max_kvar"),
+            a_per_kw2h=each("a_per_kw2h"),
+            b_per_kwh=each("b_per_kwh"),
+        ),
+        penalty=penalty,
+        upper_voltage=spec.upper_voltage,
+        solver=spec.solver,
+    )
+
+
+@lru_cache(maxsize=64)
+def check_scenario(scenario: Scenario) -> None:
+    """Raise InvalidScenario if its DSO would shed load to save trades, or can't serve the loads without any trade.
+
+    Without trades, the largest load that can be drawn and half of it are solved.
+    """
+    source, rating = build_profiles(scenario), build_microgrids(scenario).rating_kw
+    spec = scenario.dso
+    faults: list[str] = []
+    if spec.penalty == "default":
+        worst = (
+            2 * spec.lambda_corr_per_kw2h / scenario.scale * rating.max() + spec.kappa_per_kwh + source.max_lmp_per_kwh
+        )
+        if worst >= spec.voll_per_kwh:
+            faults.append(
+                f"2 lambda_corr t_max + kappa + max LMP = {worst:.3g} reaches voll = {spec.voll_per_kwh:.3g} per kWh, so "
+                "load would be shed to save trades: raise dso.voll_per_kwh or lower dso.lambda_corr_per_kw2h"
+            )
+    if scenario.market.price_cap_per_kwh < source.max_lmp_per_kwh:
+        faults.append(
+            f"market.price_cap_per_kwh = {scenario.market.price_cap_per_kwh:.3g} is below the largest LMP "
+            f"{source.max_lmp_per_kwh:.3g}, so undelivered contracts would pay: raise it"
+        )
+    if not faults:
+        dso = build_dso(scenario)
+        feeder = dso.feeder
+        scale = np.array([[source.max_load_pu], [0.5 * source.max_load_pu]])
+        query = DsoQuery(
+            load_kw=scale * feeder.load_kw,
+            load_kvar=scale * feeder.load_kvar,
+            proposed_kw=np.zeros((2, len(rating))),
+            lmp_per_kwh=np.full(2, source.max_lmp_per_kwh),
+        )
+        response = dso(query)
+        for status, load in zip(response.status, scale[:, 0], strict=True):
+            if status != DsoStatus.OPTIMAL:
+                faults.append(f"at {load:.2f} of nominal load without trades: {DsoStatus(status).sentence}")
+        shed = response.shed_kw[0].sum() / query.load_kw[0].sum()
+        if spec.penalty == "default" and shed > MOST_SHED:
+            faults.append(
+                f"at {source.max_load_pu:.2f} of nominal load and without trades {100 * shed:.2g} % must be shed to keep "
+                "the limits: lower profiles.max_load_pu, widen the network's limits, or add a generator"
+            )
+    raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
