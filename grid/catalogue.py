@@ -29,7 +29,7 @@ BUS_COLUMNS = ("bus", "base_kv", "load_kw", "load_kvar", "capacitor_kvar", "v_mi
 LINE_COLUMNS = ("from_bus", "to_bus", "r_ohm", "x_ohm", "i_max_a")
 SETTINGS = ("name", "title", "substation", "v_source_pu")
 
-Row = Mapping[str, str | float]
+Row = Mapping[str, str | int | float]
 
 
 def feeder_names() -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def load_feeder(name: str | Path) -> Feeder:
         name=str(settings["name"]),
         title=str(settings["title"]),
         substation=settings["substation"],
-        v_source_pu=settings["v_source_pu"],
+        v_source_pu=float(settings["v_source_pu"]),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Inexact, Int, Shaped
 
 from peergrid.grid.errors import InvalidFeeder, raise_faults
 
@@ -99,20 +99,20 @@ class Feeder:
         except ValueError:
             raise InvalidFeeder(f"feeder {self.name!r} has no bus {str(bus)!r}; its buses: {some(self.bus)}") from None
 
-    def downstream_sum(self, x: Float[np.ndarray, "*batch bus"]) -> Float[np.ndarray, "*batch bus"]:
+    def downstream_sum(self, x: Inexact[np.ndarray, "*batch bus"]) -> Inexact[np.ndarray, "*batch bus"]:
         """Sum of `x` over the buses fed through each line, its end included: O(n), as subtrees are contiguous."""
         # np.take, unlike x[..., index], leaves rows contiguous; the last bits of complex products depend on that.
         total = np.concatenate([np.zeros_like(x[..., :1]), np.cumsum(x, axis=-1)], axis=-1)
-        fed: Float[np.ndarray, "*batch bus"] = np.take(total, self.subtree_end, axis=-1) - total[..., :-1]
+        fed: Inexact[np.ndarray, "*batch bus"] = np.take(total, self.subtree_end, axis=-1) - total[..., :-1]
         return fed
 
-    def path_sum(self, x: Float[np.ndarray, "*batch bus"]) -> Float[np.ndarray, "*batch bus"]:
+    def path_sum(self, x: Inexact[np.ndarray, "*batch bus"]) -> Inexact[np.ndarray, "*batch bus"]:
         """Sum of `x` along the way from the substation to each bus, both ends included, in O(n)."""
         # Walking the tree depth first, a bus opens at its own position and closes at subtree_end.
         closing_order, closed = self._closing
         zero = np.zeros_like(x[..., :1])
         total_closed = np.concatenate([zero, np.cumsum(np.take(x, closing_order, axis=-1), axis=-1)], axis=-1)
-        passed: Float[np.ndarray, "*batch bus"] = np.cumsum(x, axis=-1) - np.take(total_closed, closed, axis=-1)
+        passed: Inexact[np.ndarray, "*batch bus"] = np.cumsum(x, axis=-1) - np.take(total_closed, closed, axis=-1)
         return passed
 
     @cached_property

@@ -159,10 +159,13 @@ def _transformers(
     opened = _opened(net, "t")
     for trafo in _elements(net, "trafo"):
         hv, lv = trafo["hv_bus"], trafo["lv_bus"]
-        if trafo["index"] in opened or hv not in merged or lv not in merged:
+        if hv not in merged or lv not in merged:
             continue
+        # Open at one end, a transformer still draws its iron losses, and a line its charging.
         if trafo["pfe_kw"] != 0.0 or trafo["i0_percent"] != 0.0:
             faults.append(f"trafo {trafo['index']} has iron losses (set pfe_kw and i0_percent to 0 to leave them out)")
+        if trafo["index"] in opened:
+            continue
         ratio = trafo["vn_hv_kv"] / trafo["vn_lv_kv"]
         if not math.isclose(ratio, net["bus"].at[hv, "vn_kv"] / net["bus"].at[lv, "vn_kv"], rel_tol=1e-9):
             faults.append(f"trafo {trafo['index']} has another ratio of voltages than its buses")
