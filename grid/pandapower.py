@@ -128,9 +128,11 @@ def _lines(
         if line["from_bus"] not in merged or line["to_bus"] not in merged:
             continue
         length_km, parallel = line["length_km"], _given(line, "parallel", 1.0)
+        base_kv = net["bus"].at[line["from_bus"], "vn_kv"]
+        if base_kv != net["bus"].at[line["to_bus"], "vn_kv"]:
+            faults.append(f"line {line['index']} joins buses of different vn_kv")
         capacitance_f = 1e-9 * _given(line, "c_nf_per_km", 0.0) * length_km * parallel
         if capacitance_f != 0.0:
-            base_kv = net["bus"].at[line["from_bus"], "vn_kv"]
             charged.append(str(line["index"]))
             charging_kvar += 1000.0 * 2.0 * math.pi * net["f_hz"] * capacitance_f * base_kv**2
         if _given(line, "g_us_per_km", 0.0) != 0.0:

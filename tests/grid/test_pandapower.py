@@ -132,6 +132,7 @@ def test_everything_without_a_place_is_named_at_once():
     )
     pp.create_ext_grid(net, 5)
     net.line.loc[1, "g_us_per_km"] = 2.0
+    net.line.loc[2, "to_bus"] = 0
     net.trafo.loc[0, ["pfe_kw", "vn_lv_kv", "tap_pos", "tap_neutral", "tap_step_percent"]] = 1.3, 0.42, 1, 0, 2.5
     net.trafo.loc[1, "i0_percent"] = 0.3
     net.load.loc[0, "const_z_p_percent"] = 30.0
@@ -146,6 +147,7 @@ def test_everything_without_a_place_is_named_at_once():
         "a feeder cannot represent trafo3w [0]",
         "there are 2 external grids in service at buses [0, 5]",
         "line 1 has a conductance",
+        "line 2 joins buses of different vn_kv",
         "trafo 0 has iron losses",
         "trafo 1 has iron losses",
         "trafo 0 has another ratio of voltages than its buses",
