@@ -1,7 +1,7 @@
 """A scenario: every number of a study, as frozen dataclasses, from `conf/scenario/<name>.yaml` or from plain Python.
 
-The same files are composed by Hydra; nothing here needs it. `build_*` turn a scenario into the arrays and parts that the
-simulation works with.
+The same files are composed by Hydra; nothing here needs it. `build_*` turn a scenario into the arrays and parts that
+the simulation works with.
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ class MarketSpec:
 class Scenario:
     """Everything that a study fixes. Hashable, so that what is computed for it can be cached.
 
-    Batteries start every day at `initial_charge` between their bounds. With `daily_cycle` they also end it there: towards
-    the end of the day, set-points are clipped so that the way back stays possible. Then days and policies compare, as no
-    one lives off what was stored. `horizon` is "truncate" (the day is cut, the future goes on) or "terminate" (a finite
-    task, in which the energy left above the initial is paid at the day's mean price).
+    Batteries start every day at `initial_charge` between their bounds. With `daily_cycle` they also end it there:
+    towards the end of the day, set-points are clipped so that the way back stays possible. Then days and policies
+    compare, as no one lives off what was stored. `horizon` is "truncate" (the day is cut, the future goes on) or
+    "terminate" (a finite task, in which the energy left above the initial is paid at the day's mean price).
     """
 
     name: str
@@ -389,8 +389,8 @@ def check_scenario(scenario: Scenario) -> None:
         )
         if worst >= spec.voll_per_kwh:
             faults.append(
-                f"2 lambda_corr t_max + kappa + max LMP = {worst:.3g} reaches voll = {spec.voll_per_kwh:.3g} per kWh, so "
-                "load would be shed to save trades: raise dso.voll_per_kwh or lower dso.lambda_corr_per_kw2h"
+                f"2 lambda_corr t_max + kappa + max LMP = {worst:.3g} reaches voll = {spec.voll_per_kwh:.3g} per kWh, "
+                "so load would be shed to save trades: raise dso.voll_per_kwh or lower dso.lambda_corr_per_kw2h"
             )
     if scenario.market.price_cap_per_kwh < source.max_lmp_per_kwh:
         faults.append(
@@ -414,7 +414,7 @@ def check_scenario(scenario: Scenario) -> None:
         shed = response.shed_kw[0].sum() / query.load_kw[0].sum()
         if spec.penalty == "default" and shed > MOST_SHED:
             faults.append(
-                f"at {source.max_load_pu:.2f} of nominal load and without trades {100 * shed:.2g} % must be shed to keep "
-                "the limits: lower profiles.max_load_pu, widen the network's limits, or add a generator"
+                f"at {source.max_load_pu:.2f} of nominal load and without trades {100 * shed:.2g} % must be shed to "
+                "keep the limits: lower profiles.max_load_pu, widen the network's limits, or add a generator"
             )
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)

@@ -28,9 +28,9 @@ Coefficient = float | Float[np.ndarray, "..."]
 class Penalty:
     """What the DSO pays for touching trades and loads; numbers, or arrays that broadcast over trades or buses.
 
-    A trade proposed at t and accepted at a costs `LMP (a - t) + kappa |a - t| + lambda_corr (a - t)^2` per hour. The LMP
-    term makes the DSO indifferent to the energy itself, so that only losses, limits and shedding count. Shedding s of a
-    load costs `voll s + c_ls s^2`.
+    A trade proposed at t and accepted at a costs `LMP (a - t) + kappa |a - t| + lambda_corr (a - t)^2` per hour. The
+    LMP term makes the DSO indifferent to the energy itself, so that only losses, limits and shedding count. Shedding
+    s of a load costs `voll s + c_ls s^2`.
     """
 
     kappa_per_kwh: Coefficient = 0.05
@@ -104,7 +104,8 @@ class DsoStatus(IntEnum):
             DsoStatus.OPTIMAL: "solved to the tolerance",
             DsoStatus.RELAXATION_NOT_TIGHT: "the optimum of the relaxation is no power flow: its prices are not to be "
             "trusted; voltages, flows and losses are those of the AC power flow at the accepted dispatch",
-            DsoStatus.INFEASIBLE: "no dispatch keeps every bus and line within limits: every proposal is curtailed to zero",
+            DsoStatus.INFEASIBLE: "no dispatch keeps every bus and line within limits: "
+            "every proposal is curtailed to zero",
             DsoStatus.INACCURATE: "the solver stopped short of its tolerance: every proposal is curtailed to zero",
             DsoStatus.POWER_FLOW_DIVERGED: "the AC power flow has no solution at the accepted dispatch",
         }[self]
@@ -214,7 +215,8 @@ class OpfDso:
 
         def at_load(coefficient: Coefficient) -> Coefficient:
             # One value per bus: shedding exists at every bus but the root.
-            return coefficient[..., 1:] if np.ndim(coefficient) and np.shape(coefficient)[-1] > 1 else coefficient
+            one_each = isinstance(coefficient, np.ndarray) and coefficient.ndim and coefficient.shape[-1] > 1
+            return np.asarray(coefficient)[..., 1:] if one_each else coefficient
 
         most = self.substation_limit_kva
         sheddable = np.maximum(load[..., 1:], 0.0)
@@ -270,9 +272,9 @@ class OpfDso:
         return batch
 
     def _respond(self, problem: OpfProblem, solution: OpfSolution) -> DsoResponse:
-        solved = solution.status == OpfStatus.OPTIMAL
+        solved = np.asarray(solution.status == OpfStatus.OPTIMAL)
         gap = np.where(solved, relaxation_gap(self.feeder, solution), 0.0)
-        tight = solved & (gap <= TIGHT_PU)
+        tight = np.asarray(solved & (gap <= TIGHT_PU))
         n_gen = len(self.generators.bus)
         p, q = solution.p_kw, solution.q_kvar
         shed = np.concatenate([np.zeros_like(p[..., :1]), p[..., 1 + n_gen : -len(self.trade_bus) or None]], axis=-1)
@@ -298,7 +300,7 @@ class OpfDso:
             flow_kw=solution.flow_kw,
             flow_kvar=solution.flow_kvar,
             current_a=np.sqrt(np.maximum(solution.current_pu2, 0.0)) * self.feeder.base_a,
-            losses_kw=(self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva,
+            losses_kw=np.asarray((self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva),
             price_per_kwh=price,
             reactive_price_per_kvarh=solution.reactive_price_per_kvarh,
             price_parts=self._parts(solution, solved, lmp),
@@ -310,7 +312,7 @@ class OpfDso:
             status=status,
             solve_seconds=0.0,
         )
-        return response if tight.all() else with_power_flow(self, response, problem, ~tight)
+        return response if tight.all() else with_power_flow(self, response, problem, where=np.asarray(~tight))
 
     def _parts(self, solution: OpfSolution, solved: np.ndarray, lmp: Float[np.ndarray, "*batch one"]) -> PriceParts:
         # Where there is no answer, voltages of 1 keep the linear solve regular, and energy alone makes the price.

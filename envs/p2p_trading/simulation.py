@@ -1,4 +1,4 @@
-"""The batched core: reset and step over `transition`. Every environment is a view of this; PettingZoo's is a batch of one."""
+"""The batched core: reset and step over `transition`. Every environment is a view of it, PettingZoo's of one row."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperV
 
 # Objectives are divided by the cost of serving the feeder's nominal load at this price, which brings them near 1.
 TYPICAL_PRICE_PER_KWH = 0.1
-# Tried in turn. Rounding stops Clarabel short of the first in some percent of all solves, and it then returns a point past
-# its best; asked for less it stops in time. The second figure is what is accepted where it stops short all the same.
+# Tried in turn. Rounding stops Clarabel short of the first in some percent of all solves, and it then returns a point
+# past its best; asked for less it stops in time. The second figure is what is accepted where it stops short all the
+# same.
 TOLERANCES = ((1e-10, 1e-8), (1e-9, 1e-8), (1e-8, 1e-7))
 MEASURES = ("gap_abs", "gap_rel", "feas")
 STATUS = {
@@ -122,9 +123,12 @@ class ConicOpf:
         """The optimum of every problem in the batch, one after the other."""
         batch = problem.load_kw.shape[:-1]
         rows = [self._solve(_row(problem, index)) for index in np.ndindex(batch)]
-        names = OpfSolution.__dataclass_fields__
+        blank = self._no_answer(OpfStatus.INACCURATE)  # the shapes, for a batch of none as well
         return OpfSolution(
-            **{name: np.array([row[name] for row in rows]).reshape(*batch, *np.shape(rows[0][name])) for name in names}
+            **{
+                name: np.array([row[name] for row in rows], dtype=value.dtype).reshape(batch + value.shape)
+                for name, value in blank.items()
+            }
         )
 
     def _solve(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """What an optimal power flow is asked, and what it answers; the same for every solver.
 
-Buses j, parent A(j), children C(j); line j joins A(j) to j; P_j, Q_j flow at its sending (parent) end, l_j is its squared
-current, v_j the squared voltage of bus j; p_j, q_j the net injection:
+Buses j, parent A(j), children C(j); line j joins A(j) to j; P_j, Q_j flow at its sending (parent) end, l_j is its
+squared current, v_j the squared voltage of bus j; p_j, q_j the net injection:
 
     sum_{k in C(j)} P_k = P_j - r_j l_j + p_j                       multiplier: the nodal price of j
     sum_{k in C(j)} Q_k = Q_j - x_j l_j + q_j
@@ -121,13 +121,13 @@ class OpfSolution:
 def relaxation_gap(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch"]:
     """The largest loss that the relaxation invents on a line, |z| (l - (P^2 + Q^2) / v), in p.u. of the nominal load.
 
-    Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines of a
-    milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
+    Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines
+    of a milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
     """
     from_voltage = np.maximum(solution.voltage_pu[..., feeder.parent] ** 2, 1e-12)
     squared_flow = (solution.flow_kw**2 + solution.flow_kvar**2) / feeder.base_kva**2
     invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - squared_flow / from_voltage)
-    return invented[..., 1:].max(axis=-1, initial=0.0)
+    return np.asarray(invented[..., 1:].max(axis=-1, initial=0.0))
 
 
 def check_problem(problem: OpfProblem) -> None:

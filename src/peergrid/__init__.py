@@ -1,1 +1,14 @@
-"""peergrid: reinforcement learning in grid-aware local energy markets."""
+"""peergrid: reinforcement learning in grid-aware local energy markets.
+
+Importing it registers the environments, as strings: what they need is loaded when one is made.
+"""
+
+import gymnasium
+import pettingzoo
+
+__version__ = "0.1.0"
+
+gymnasium.register("peergrid/CentralTrading-v0", entry_point="peergrid.envs.p2p_trading.gymnasium:CentralTrading")
+gymnasium.register("peergrid/SoloTrading-v0", entry_point="peergrid.envs.p2p_trading.gymnasium:SoloTrading")
+pettingzoo.register("parallel", "peergrid/p2p_trading-v0", "peergrid.envs.p2p_trading_v0:parallel_env")
+pettingzoo.register("aec", "peergrid/p2p_trading-v0", "peergrid.envs.p2p_trading_v0:env")

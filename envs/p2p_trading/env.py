@@ -1,0 +1,209 @@
+"""PettingZoo's view of the simulation: spaces, seeding, the five dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from peergrid.envs.p2p_trading.infos import measure, nothing_yet
+from peergrid.envs.p2p_trading.mechanisms import Mechanism
+from peergrid.envs.p2p_trading.observation import Entry
+from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
+from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.grid.dso import Dso
+from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
+
+RENDER_MODES = ("ansi", "rgb_array")
+
+
+class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
+    """Microgrids on a distribution feeder trade energy with each other, as far as the network carries it.
+
+    ## Description
+    In every interval each microgrid sets its battery and offers energy. A mechanism clears the offers into contracts,
+    each microgrid dispatches its devices and proposes an injection, and the DSO answers with an optimal power flow that
+    accepts or curtails it and prices energy at every bus. Who is curtailed dispatches again. All is settled at nodal
+    prices.
+
+    ## Action Space
+    `Box(-1, 1, (4,))` for each microgrid:
+
+    | index | meaning | -1 | +1 |
+    |---|---|---|---|
+    | 0 | battery power | charge at rating | discharge at rating |
+    | 1 | offered quantity | buy the rating | sell the rating |
+    | 2 | limit price of the offer | LMP - half-spread | LMP + half-spread |
+    | 3 | dispatch price: the nodal price expected | 0 (LMP at 0) | price cap |
+
+    Set-points and quantities beyond what is physically possible are clipped; `infos["clipped_kw"]` says by how much.
+
+    ## Observation Space
+    A flat float32 `Box` with finite bounds, the same layout for every predictor. `describe_observation(agent)` names
+    each entry with its unit and range: time, battery, sun, demand, own costs, day-ahead prices ahead, the own nodal
+    price and acceptance in the last interval, and for three proposals (full import, the last one, full export) what
+    the DSO is predicted to accept and at which nodal price, each with an interval.
+
+    ## Rewards
+    Utility of consumption less cost of generation, battery wear and the bill, in currency; blended with an equal
+    share of the community's welfare by the scenario's `cooperation`.
+
+    ## Starting State
+    Batteries at the scenario's initial charge, a training day drawn from the profiles; with
+    `reset(options={"evaluation_day": k})` held-out day k.
+
+    ## Episode End
+    Truncated after the scenario's intervals (24 of one hour); a scenario with `horizon: terminate` terminates instead
+    and pays for the energy left in the batteries.
+
+    ## Arguments
+    `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "none", "oracle", an object or "module:attribute".
+    `mechanism`: "call_auction", "mid_market_rate", "bilateral", "direct" or your own; the scenario's if None. `dso`:
+    who answers proposals; the scenario's optimal power flow if None. `max_cycles`: intervals of an episode, the
+    scenario's if None. `render_mode`: "ansi" or "rgb_array".
+
+    ## Version History
+    * v0: initial release (0.1.0)
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "name": "p2p_trading_v0",
+        "render_modes": list(RENDER_MODES),
+        "render_fps": 2,
+        "is_parallelizable": True,
+    }
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "ieee33",
+        *,
+        predictor: str | Predictor = "none",
+        mechanism: str | Mechanism | None = None,
+        dso: Dso | None = None,
+        max_cycles: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise UnknownName("render mode", render_mode, RENDER_MODES)
+        chosen = load_scenario(scenario)
+        if max_cycles is not None:
+            chosen = load_scenario(chosen, intervals=max_cycles)
+        self.simulation = Simulation(chosen, predictor=predictor, mechanism=mechanism, dso=dso)
+        self.max_cycles = chosen.intervals  # to read: the horizon itself is fixed in the simulation
+        self.render_mode = render_mode
+        self.possible_agents = [f"microgrid_{i}" for i in range(self.simulation.n_agent)]
+        self.agents: list[str] = []
+        self.last_outcome: Outcome | None = None
+        self._observation = np.zeros((1, self.simulation.n_agent, len(self.simulation.entries)), dtype=np.float32)
+        self._observation_space = {a: box(self.simulation.entries) for a in self.possible_agents}
+        self._action_space = {a: spaces.Box(-1.0, 1.0, (N_ACTIONS,), np.float32) for a in self.possible_agents}
+        self.state_space = box(self.simulation.state_entries)
+
+    def observation_space(self, agent: str) -> spaces.Box:
+        """The same `Box` at every call."""
+        return self._observation_space[agent]
+
+    def action_space(self, agent: str) -> spaces.Box:
+        """The same `Box` at every call."""
+        return self._action_space[agent]
+
+    def describe_observation(self, agent: str) -> tuple[Entry, ...]:
+        """Name, unit and range of every entry of an agent's observation."""
+        self.observation_space(agent)
+        return self.simulation.entries
+
+    def describe_state(self) -> tuple[Entry, ...]:
+        """Name, unit and range of every entry of `state()`."""
+        return self.simulation.state_entries
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
+        """Begin a day and return observations and (zero) infos.
+
+        Args:
+            options: `{"evaluation_day": k}` plays held-out day k.
+        """
+        self._observation = self.simulation.reset(seed, options)
+        self.agents = list(self.possible_agents)
+        self.last_outcome = None
+        return self._observations(), self._infos(nothing_yet(1, self.simulation.n_agent))
+
+    def step(
+        self, actions: Mapping[str, np.ndarray]
+    ) -> tuple[
+        dict[str, np.ndarray],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, float]],
+    ]:
+        """Play one interval.
+
+        Raises:
+            InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
+            PeergridError: The episode is over, or has not begun.
+        """
+        if not self.agents:
+            raise PeergridError("no episode runs: call reset() before step()")
+        self._observation, outcome = self.simulation.step(self._stack(actions))
+        self.last_outcome = outcome
+        state, _ = self.simulation.running()
+        ended = bool(state.step[0] >= self.simulation.params.intervals)
+        terminates = self.simulation.params.terminates
+        agents = self.agents
+        rewards = {a: float(r) for a, r in zip(agents, outcome.reward[0], strict=True)}
+        terminations = dict.fromkeys(agents, ended and terminates)
+        truncations = dict.fromkeys(agents, ended and not terminates)
+        observations, infos = self._observations(), self._infos(measure(outcome, self.simulation.params))
+        if ended:
+            self.agents = []
+        return observations, rewards, terminations, truncations, infos
+
+    def state(self) -> np.ndarray:
+        """The global view for centralised critics, entry by entry as `describe_state` says."""
+        return self.simulation.global_state(self._observation)[0]
+
+    def render(self) -> str | np.ndarray | None:
+        """The last interval as a table ("ansi") or as a picture of the feeder ("rgb_array")."""
+        if self.render_mode is None:
+            return None
+        from peergrid.envs.p2p_trading import viewer  # matplotlib is slow to import, and few runs draw
+
+        draw = viewer.draw_ansi if self.render_mode == "ansi" else viewer.draw_rgb
+        state, days = self.simulation.running()
+        return draw(self.simulation.params, state, days, self.last_outcome)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _stack(self, actions: Mapping[str, np.ndarray]) -> np.ndarray:
+        faults = [f"no action for {a}" for a in self.agents if a not in actions]
+        faults += [f"unknown agent {a!r}" for a in actions if a not in self.agents]
+        for agent in self.agents:
+            action = np.asarray(actions.get(agent, np.zeros(N_ACTIONS)))
+            if action.shape != (N_ACTIONS,) or not np.issubdtype(action.dtype, np.number):
+                faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not 4 numbers")
+            elif not np.isfinite(action).all():
+                faults.append(f"action of {agent} is not finite: {action.tolist()}")
+        if faults:
+            raise InvalidAction("; ".join(faults))
+        return np.stack([np.asarray(actions[a], dtype=np.float64) for a in self.agents])[None]
+
+    def _observations(self) -> dict[str, np.ndarray]:
+        return {a: row.copy() for a, row in zip(self.agents, self._observation[0], strict=True)}
+
+    def _infos(self, measured: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        return {a: {name: float(v[0, i]) for name, v in measured.items()} for i, a in enumerate(self.agents)}
+
+
+def box(entries: tuple[Entry, ...]) -> spaces.Box:
+    """The float32 `Box` of an observation with these entries."""
+    low = np.array([e.low for e in entries], dtype=np.float32)
+    high = np.array([e.high for e in entries], dtype=np.float32)
+    return spaces.Box(low, high, dtype=np.float32)

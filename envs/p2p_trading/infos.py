@@ -1,0 +1,121 @@
+"""What an interval is reported as: numbers under constant names, one per microgrid.
+
+The time that the DSO took is not among them, as the same seed gives the same infos: it is in
+`env.last_outcome.response.solve_seconds`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from peergrid.envs.p2p_trading.types import Outcome, Params
+
+VOLTAGE_TOLERANCE_PU = 1e-5
+LOADING_TOLERANCE = 1e-4
+
+# name: (unit, meaning); figures of the whole network are the same for every microgrid.
+INFOS: dict[str, tuple[str, str]] = {
+    "dlmp_per_kwh": ("currency/kWh", "nodal price at the own bus, the sum of the five parts below"),
+    "dlmp_energy_per_kwh": ("currency/kWh", "price of energy at the substation"),
+    "dlmp_loss_per_kwh": ("currency/kWh", "marginal losses"),
+    "dlmp_reactive_per_kwh": ("currency/kWh", "marginal reactive power at the substation, where that is bound"),
+    "dlmp_voltage_per_kwh": ("currency/kWh", "voltage limits"),
+    "dlmp_congestion_per_kwh": ("currency/kWh", "line ratings"),
+    "te_price_per_kwh": ("currency/kWh", "transactive signal at the own bus"),
+    "lmp_per_kwh": ("currency/kWh", "real-time price upstream"),
+    "contract_kw": ("kW", "own contract, positive sold"),
+    "contract_price_per_kwh": ("currency/kWh", "price of the own contract"),
+    "first_proposed_kw": ("kW", "own proposal as first submitted"),
+    "first_accepted_kw": ("kW", "what the DSO accepted of that"),
+    "proposed_kw": ("kW", "own proposal as last submitted"),
+    "accepted_kw": ("kW", "what the DSO accepted of it: the own injection"),
+    "is_curtailed": ("0 or 1", "the last proposal was curtailed by more than 1 % of the rating"),
+    "curtailed_kwh": ("kWh", "energy of the last proposal that was curtailed"),
+    "stored_kwh": ("kWh", "energy in the battery at the interval's end"),
+    "load_kw": ("kW", "own consumption"),
+    "diesel_kw": ("kW", "own generation"),
+    "pv_kw": ("kW", "PV fed in"),
+    "battery_kw": ("kW", "battery power, positive discharged"),
+    "bill": ("currency", "paid for the interval: contract, network charge, deviation"),
+    "gain": ("currency", "utility less generation, wear and bill"),
+    "clipped_kw": ("kW", "by how much the action asked for the physically impossible"),
+    "voltage_min_pu": ("p.u.", "lowest voltage of any bus"),
+    "voltage_max_pu": ("p.u.", "highest voltage of any bus"),
+    "voltage_violations": ("buses", "buses beyond their voltage limits"),
+    "loading_max": ("1", "highest current as a share of the rating"),
+    "overloads": ("lines", "lines beyond their rating"),
+    "shed_kwh": ("kWh", "load shed in the whole network"),
+    "losses_kwh": ("kWh", "losses of the whole network"),
+    "substation_kw": ("kW", "drawn from upstream"),
+    "generation_kw": ("kW", "generation dispatched by the DSO"),
+    "welfare": ("currency", "what the interval is worth to all"),
+    "dso_result": ("currency", "what the DSO keeps"),
+    "dso_status": ("code", "DsoStatus: 0 optimal, 1 relaxation not tight, 2 infeasible, 3 inaccurate, 4 diverged"),
+    "relaxation_gap_pu": ("p.u.", "largest loss that the relaxation invents"),
+    "dso_calls": ("1", "proposals that the DSO answered, correction rounds included"),
+}
+
+
+def nothing_yet(n_row: int, n_agent: int) -> dict[str, Float[np.ndarray, "batch agent"]]:
+    """The infos before the first interval: zero throughout."""
+    return {name: np.zeros((n_row, n_agent)) for name in INFOS}
+
+
+def measure(outcome: Outcome, params: Params) -> dict[str, Float[np.ndarray, "batch agent"]]:
+    """The infos of an interval, under the names and in the units of INFOS."""
+    response, feeder, hours = outcome.response, params.feeder, params.step_hours
+    shape = outcome.gain.shape
+    voltage, parts = response.voltage_pu[:, 1:], response.price_parts
+    low = voltage < feeder.v_min_pu[1:] - VOLTAGE_TOLERANCE_PU
+    high = voltage > feeder.v_max_pu[1:] + VOLTAGE_TOLERANCE_PU
+    loading = response.current_a[:, 1:] / feeder.i_max_a[1:]
+
+    def own(by_bus: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
+        return by_bus[:, params.trade_bus]
+
+    of_network = {
+        "lmp_per_kwh": parts.energy[:, 0],
+        "voltage_min_pu": response.voltage_pu.min(axis=-1),
+        "voltage_max_pu": response.voltage_pu.max(axis=-1),
+        "voltage_violations": (low | high).sum(axis=-1),
+        "loading_max": loading.max(axis=-1),
+        "overloads": (loading > 1.0 + LOADING_TOLERANCE).sum(axis=-1),
+        "shed_kwh": response.shed_kw.sum(axis=-1) * hours,
+        "losses_kwh": response.losses_kw * hours,
+        "substation_kw": response.substation_kw,
+        "generation_kw": response.generator_kw.sum(axis=-1),
+        "welfare": outcome.welfare,
+        "dso_result": outcome.dso_result,
+        "dso_status": response.status,
+        "relaxation_gap_pu": response.relaxation_gap_pu,
+        "dso_calls": outcome.dso_calls,
+    }
+    of_microgrid = {
+        "dlmp_per_kwh": own(response.price_per_kwh),
+        "dlmp_energy_per_kwh": own(parts.energy),
+        "dlmp_loss_per_kwh": own(parts.loss),
+        "dlmp_reactive_per_kwh": own(parts.reactive),
+        "dlmp_voltage_per_kwh": own(parts.voltage),
+        "dlmp_congestion_per_kwh": own(parts.congestion),
+        "te_price_per_kwh": outcome.te_price_per_kwh,
+        "contract_kw": outcome.contracts.quantity_kw,
+        "contract_price_per_kwh": outcome.contracts.price_per_kwh,
+        "first_proposed_kw": outcome.first_proposed_kw,
+        "first_accepted_kw": outcome.first_accepted_kw,
+        "proposed_kw": outcome.proposed_kw,
+        "accepted_kw": response.accepted_kw,
+        "is_curtailed": outcome.is_curtailed,
+        "curtailed_kwh": np.abs(outcome.proposed_kw - response.accepted_kw) * hours,
+        "stored_kwh": outcome.stored_kwh,
+        "load_kw": outcome.dispatch.load_kw,
+        "diesel_kw": outcome.dispatch.diesel_kw,
+        "pv_kw": outcome.dispatch.pv_kw,
+        "battery_kw": outcome.dispatch.battery_kw,
+        "bill": outcome.bills.total,
+        "gain": outcome.gain,
+        "clipped_kw": outcome.clipped,
+    }
+    everywhere = {name: np.broadcast_to(values[:, None], shape) for name, values in of_network.items()}
+    found = of_microgrid | everywhere
+    return {name: np.asarray(found[name], dtype=np.float64) for name in INFOS}
