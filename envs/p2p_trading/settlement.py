@@ -57,7 +57,7 @@ def bills(
         spread_per_kwh: delta: more than the contract earns that much below the nodal price, less costs it above.
     """
     nodal = _capped(price_per_kwh, cap_per_kwh)
-    substation = _capped(substation_price_per_kwh, cap_per_kwh)[..., None]
+    substation = _capped(substation_price_per_kwh[..., None], cap_per_kwh)
     contract_kwh = contracts.quantity_kw * step_hours
     excess_kwh = accepted_kw * step_hours - contract_kwh
     return Bills(
