@@ -13,7 +13,15 @@ from jaxtyping import Float, Int
 
 from peergrid.grid.errors import InvalidQuery, raise_faults
 from peergrid.grid.feeder import Feeder
-from peergrid.grid.opf.problem import Injections, OpfProblem, OpfSolution, OpfStatus, UpperVoltage, relaxation_gap
+from peergrid.grid.opf.problem import (
+    Injections,
+    OpfProblem,
+    OpfSolution,
+    OpfStatus,
+    UpperVoltage,
+    flowing_pu2,
+    relaxation_gap,
+)
 from peergrid.grid.parts import resolve
 from peergrid.grid.power_flow import PowerFlow, PowerFlowStatus, solve_power_flow
 from peergrid.grid.prices import PriceParts, price_parts
@@ -264,6 +272,23 @@ class OpfDso:
                 faults.append(f"{name} is not finite at {np.argwhere(~np.isfinite(array))[0].tolist()}")
         if not np.isfinite(query.lmp_per_kwh).all():
             faults.append("lmp_per_kwh is not finite")
+        penalty = query.penalty or self.penalty
+        by_bus, by_trade = expected["load_kw"], expected["proposed_kw"]
+        broadcast = {
+            "lmp_per_kwh": (query.lmp_per_kwh, batch),
+            "v_min_pu": (query.v_min_pu, by_bus),
+            "v_max_pu": (query.v_max_pu, by_bus),
+            "i_max_a": (query.i_max_a, by_bus),
+            "kappa_per_kwh": (penalty.kappa_per_kwh, by_trade),
+            "lambda_corr_per_kw2h": (penalty.lambda_corr_per_kw2h, by_trade),
+            "voll_per_kwh": (penalty.voll_per_kwh, by_bus),
+            "c_ls_per_kw2h": (penalty.c_ls_per_kw2h, by_bus),
+        }
+        faults += [
+            f"{name} has shape {np.shape(given)}, which does not broadcast to {shape}"
+            for name, (given, shape) in broadcast.items()
+            if given is not None and not _broadcasts(np.shape(given), shape)
+        ]
         if query.i_max_a is not None and not np.isfinite(self.feeder.i_max_a[1:]).all():
             faults.append(
                 "i_max_a is given, but lines of the feeder have no rating: give the feeder finite ratings first"
@@ -299,7 +324,8 @@ class OpfDso:
             voltage_pu=solution.voltage_pu,
             flow_kw=solution.flow_kw,
             flow_kvar=solution.flow_kvar,
-            current_a=np.sqrt(np.maximum(solution.current_pu2, 0.0)) * self.feeder.base_a,
+            # Not from current_pu2, which stays loose on lines of a milliohm.
+            current_a=np.sqrt(flowing_pu2(self.feeder, solution)) * self.feeder.base_a,
             losses_kw=np.asarray((self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva),
             price_per_kwh=price,
             reactive_price_per_kvarh=solution.reactive_price_per_kvarh,
@@ -323,6 +349,13 @@ class OpfDso:
             price_per_kwh=np.where(some, solution.price_per_kwh, lmp),
         )
         return price_parts(self.feeder, shown, self.upper_voltage)
+
+
+def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(given, shape) == shape
+    except ValueError:
+        return False
 
 
 def with_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem, where: np.ndarray) -> DsoResponse:

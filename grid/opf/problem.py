@@ -124,10 +124,14 @@ def relaxation_gap(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "
     Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines
     of a milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
     """
-    from_voltage = np.maximum(solution.voltage_pu[..., feeder.parent] ** 2, 1e-12)
-    squared_flow = (solution.flow_kw**2 + solution.flow_kvar**2) / feeder.base_kva**2
-    invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - squared_flow / from_voltage)
+    invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - flowing_pu2(feeder, solution))
     return np.asarray(invented[..., 1:].max(axis=-1, initial=0.0))
+
+
+def flowing_pu2(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch bus"]:
+    """The squared current that the flows ask for, (P^2 + Q^2) / v, in p.u.: what l is where the relaxation is tight."""
+    from_voltage = np.maximum(solution.voltage_pu[..., feeder.parent] ** 2, 1e-12)
+    return (solution.flow_kw**2 + solution.flow_kvar**2) / (feeder.base_kva**2 * from_voltage)
 
 
 def check_problem(problem: OpfProblem) -> None:
@@ -145,6 +149,9 @@ def check_problem(problem: OpfProblem) -> None:
         crossed = getattr(injections, low) > getattr(injections, high)
         if crossed.any():
             faults.append(f"{low} is above {high} at {_where(crossed)}")
+    for name, limit in (("v_min_pu", problem.v_min_pu), ("i_max_a", problem.i_max_a)):
+        if (limit < 0).any():
+            faults.append(f"{name} is negative at {_where(limit < 0)}")
     if (problem.v_min_pu > problem.v_max_pu).any():
         faults.append(f"v_min_pu is above v_max_pu at {_where(problem.v_min_pu > problem.v_max_pu)}")
     if (injections.quadratic_per_kw2h < 0).any():
