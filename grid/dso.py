@@ -144,6 +144,7 @@ class DsoResponse:
     v_min_multiplier: Float[np.ndarray, "*batch bus"]
     v_max_multiplier: Float[np.ndarray, "*batch bus"]
     i_max_multiplier: Float[np.ndarray, "*batch bus"]
+    i_max_lossless_multiplier: Float[np.ndarray, "*batch bus"]
     cost_per_hour: Float[np.ndarray, "*batch"]
     relaxation_gap_pu: Float[np.ndarray, "*batch"]
     status: Int[np.ndarray, "*batch"]
@@ -333,6 +334,7 @@ class OpfDso:
             v_min_multiplier=solution.v_min_multiplier,
             v_max_multiplier=solution.v_max_multiplier,
             i_max_multiplier=solution.i_max_multiplier,
+            i_max_lossless_multiplier=solution.i_max_lossless_multiplier,
             cost_per_hour=solution.cost_per_hour,
             relaxation_gap_pu=gap,
             status=status,

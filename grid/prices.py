@@ -33,7 +33,8 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
 
         lambda_0 + lambda_0 (dP_0/dd_j - 1) + mu_0 dQ_0/dd_j + sum_i nu_i dv_i/dd_j + sum_i sigma_i dl_i/dd_j
 
-    energy, loss, reactive, voltage and congestion, with nu and sigma the multipliers of the squared limits. The
+    energy, loss, reactive, voltage and congestion, with nu and sigma the multipliers of the squared limits (the ratings
+    of lossless flows included: sum_i sigmah_i d(Ph_i^2 + Qh_i^2 - i_max_i^2 v_A(i))/dd_j). The
     derivatives are those of the power flow at the solution: all four sums by one linear solve with n right-hand sides'
     adjoint, O(n^3). Where the relaxation is not tight the solution is no power flow, and the parts do not add up.
     """
@@ -55,18 +56,24 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
     by_l = v_from[..., None] * np.eye(len(r)) + l * at_parent(v_by_l) - 2.0 * (p * fed * r + q * fed * x)
     by_d = 2.0 * p * fed - l * at_parent(v_by_d)
 
+    # Lossless flows, and the squared rating where it binds them; elsewhere its multiplier is zero.
+    p_hat, q_hat = (flow[..., 0] - l[..., 0] * z @ on_path for flow, z in ((p, r), (q, x)))
+    of_lossless = solution.i_max_lossless_multiplier[..., 1:] / s
+    by_v_from = -of_lossless * (p_hat**2 + q_hat**2) / v_from
+
     lambda_0 = solution.price_per_kwh[..., :1]
     mu_0 = solution.reactive_price_per_kvarh[..., :1]
     v_min, v_max = -solution.v_min_multiplier[..., 1:] / s, solution.v_max_multiplier[..., 1:] / s
     lossless = upper_voltage is UpperVoltage.LOSSLESS
     of_true_voltage = v_min if lossless else v_min + v_max
     direct = (v_min + v_max) @ v_by_d
+    direct_congestion = (2.0 * of_lossless * p_hat) @ fed + by_v_from @ at_parent(v_by_d)
     by_current = np.stack(
         [
             lambda_0 * r,
             mu_0 * x,
             of_true_voltage @ v_by_l,
-            solution.i_max_multiplier[..., 1:] / s,
+            solution.i_max_multiplier[..., 1:] / s + by_v_from @ at_parent(v_by_l),
         ],
         axis=-1,
     )
@@ -81,7 +88,7 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
         loss=with_root(loss),
         reactive=with_root(reactive),
         voltage=with_root(voltage + direct),
-        congestion=with_root(congestion),
+        congestion=with_root(congestion + direct_congestion),
     )
 
 

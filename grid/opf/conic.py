@@ -17,7 +17,7 @@ TYPICAL_PRICE_PER_KWH = 0.1
 # Tried in turn. Rounding stops Clarabel short of the first in some percent of all solves, and it then returns a point
 # past its best; asked for less it stops in time. The second figure is what is accepted where it stops short all the
 # same.
-TOLERANCES = ((1e-10, 1e-8), (1e-9, 1e-8), (1e-8, 1e-7))
+TOLERANCES = ((1e-10, 1e-8), (1e-9, 1e-8), (1e-8, 1e-7), (1e-7, 1e-6))
 MEASURES = ("gap_abs", "gap_rel", "feas")
 STATUS = {
     cp.OPTIMAL: OpfStatus.OPTIMAL,
@@ -97,6 +97,7 @@ class ConicOpf:
             constraints += [h_share >= 0, h_share <= 1]
         if self._rated.any():
             constraints.append(self._below_l_max)
+        self._lossless_cone: cp.SOC | None = None
         if upper_voltage is UpperVoltage.LOSSLESS:
             P_hat, Q_hat, v_hat = (cp.Variable(n - 1) for _ in range(3))
             v_hat_from = from_bus @ cp.hstack([self._v_source, v_hat])
@@ -109,6 +110,11 @@ class ConicOpf:
                 v_hat == v_hat_from - 2 * (cp.multiply(r, P_hat) + cp.multiply(x, Q_hat)),
                 self._below_v_max,
             ]
+            if self._rated.any():
+                at = np.flatnonzero(self._rated)
+                legs = cp.vstack([2 * P_hat[at], 2 * Q_hat[at], v_from[at] - self._l_max])
+                self._lossless_cone = cp.SOC(v_from[at] + self._l_max, legs, axis=0)
+                constraints.append(self._lossless_cone)
         else:
             self._below_v_max = self._v <= self._v_max
             constraints.append(self._below_v_max)
@@ -158,6 +164,12 @@ class ConicOpf:
         }
         if self._rated.any():
             multipliers["i_max_multiplier"][self._rated] = self._below_l_max.dual_value
+        multipliers["i_max_lossless_multiplier"] = np.zeros(feeder.n_bus - 1)
+        if self._lossless_cone is not None:
+            # Of Ph^2 + Qh^2 - l_max v <= 0, from the duals of the cone that says the same: compare d / d v.
+            top, legs = self._lossless_cone.dual_value
+            along_v = np.ravel(top) + np.asarray(legs).reshape(3, -1)[2]
+            multipliers["i_max_lossless_multiplier"][self._rated] = along_v / self._l_max.value
         price, reactive_price = self._balance_p.dual_value.copy(), self._balance_q.dual_value.copy()
         if self.upper_voltage is UpperVoltage.LOSSLESS:
             price[1:] += self._hat_balance_p.dual_value

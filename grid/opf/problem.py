@@ -9,6 +9,7 @@ squared current, v_j the squared voltage of bus j; p_j, q_j the net injection:
     P_j^2 + Q_j^2 <= l_j v_A(j)                                     second-order cone relaxation
     v_min^2 <= v_j,   l_j <= i_max_j^2
     w_j <= v_max^2                                                  w: lossless or plain voltage, see UpperVoltage
+    Ph_j^2 + Qh_j^2 <= i_max_j^2 v_A(j)                             lossless flows; with the lossless voltage only
 
 Source: DistFlow of Baran and Wu, IEEE Trans. Power Delivery 4(1), 1989; its relaxation by Farivar and Low, IEEE Trans.
 Power Systems 28(3), 2013.
@@ -30,10 +31,13 @@ class UpperVoltage(StrEnum):
     """Which voltage the upper limit binds."""
 
     LOSSLESS = "lossless"
-    """The voltage neglecting losses, which is never below the true one: then the relaxation is tight under
-    over-voltage too. Source: Gan, Li, Topcu and Low, IEEE Trans. Automatic Control 60(1), 2015."""
+    """The voltage neglecting losses, which is never below the true one. Lossless flows are kept within the ratings as
+    well, which matters where power flows back. Then inventing losses relieves no limit, and as long as energy costs
+    something at the substation the relaxation is tight. Source, for the voltage: Gan, Li, Topcu and Low, IEEE Trans.
+    Automatic Control 60(1), 2015."""
     PLAIN = "plain"
-    """The voltage itself: under over-voltage the relaxation invents line currents that burn the surplus."""
+    """The voltage itself: where exports press against a limit, the relaxation invents line currents that burn the
+    surplus."""
 
 
 class OpfStatus(IntEnum):
@@ -113,6 +117,7 @@ class OpfSolution:
     v_min_multiplier: Float[np.ndarray, "*batch bus"]
     v_max_multiplier: Float[np.ndarray, "*batch bus"]
     i_max_multiplier: Float[np.ndarray, "*batch bus"]
+    i_max_lossless_multiplier: Float[np.ndarray, "*batch bus"]
     cost_per_hour: Float[np.ndarray, "*batch"]
     status: Int[np.ndarray, "*batch"]
     iterations: Int[np.ndarray, "*batch"]

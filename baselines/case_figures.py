@@ -1,0 +1,139 @@
+"""The figures of the case studies: voltage profile, acceptance, economic result, the DSO's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from peergrid.baselines.play import DayRecord
+from peergrid.envs.scenario import load_scenario
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+Found = Mapping[str, Mapping[str, list[DayRecord]]]
+
+
+def draw_figures(found: Found, labels: Mapping[str, str], folder: Path) -> list[Path]:
+    """Draw and save all figures; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "voltage_profile": _voltage_profile(found, labels),
+        "acceptance": _acceptance(found, labels),
+        "economic_result": _economic_result(found, labels),
+        "dso_work": _dso_work(found, labels),
+    }
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def _figure(found: Found, rows: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(4.6 * len(found) + 0.6, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, len(found), squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", linewidth=0.4, alpha=0.5)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _colours(cases: Mapping[str, Any]) -> dict[str, str]:
+    return dict(zip(cases, COLOURS, strict=False))
+
+
+def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
+    figure, axes = _figure(found, 1, 4.4)
+    for axis, (scenario, cases) in zip(axes[0], found.items(), strict=True):
+        network = load_scenario(scenario).network
+        colours = _colours(cases)
+        for case, records in cases.items():
+            voltage = np.concatenate([r.voltage_pu for r in records])
+            bus = np.arange(voltage.shape[1])
+            for edge, style in ((voltage.min(axis=0), "-"), (voltage.max(axis=0), "--")):
+                label = labels[case] if style == "-" else None
+                axis.plot(bus, edge, style, color=colours[case], linewidth=1.4, label=label)
+        for limit in (network.v_min_pu, network.v_max_pu):
+            axis.axhline(limit, color="black", linewidth=0.9, linestyle=":")
+        axis.set(title=scenario, xlabel="bus, in depth-first order")
+    axes[0, 0].set_ylabel("voltage [p.u.]\nlowest (solid) and highest (dashed) of all hours")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _acceptance(found: Found, labels: Mapping[str, str]) -> Figure:
+    figure, axes = _figure(found, 1, 4.0)
+    for axis, cases in zip(axes[0], found.values(), strict=True):
+        asked = {c: sum(r.first_proposed_kwh for r in records) for c, records in cases.items()}
+        first = [sum(r.first_accepted_kwh for r in records) / max(asked[c], 1e-9) for c, records in cases.items()]
+        final = [sum(r.accepted_kwh for r in records) / max(asked[c], 1e-9) for c, records in cases.items()]
+        place = np.arange(len(cases))
+        for shift, values, colour, label in (
+            (-0.2, first, "#0072B2", "first submission"),
+            (0.2, final, "#E69F00", "final"),
+        ):
+            bars = axis.bar(place + shift, values, 0.38, color=colour, label=label)
+            axis.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
+        _name_cases(axis, [labels[c] for c in cases])
+        axis.set_ylim(0.0, 1.12)
+    _title(axes, found)
+    axes[0, 0].set_ylabel("accepted energy / energy first proposed [1]")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def _economic_result(found: Found, labels: Mapping[str, str]) -> Figure:
+    figure, axes = _figure(found, 2, 7.0)
+    for column, (_, cases) in enumerate(found.items()):
+        base = next(iter(cases.values()))
+        others = {c: records for c, records in cases.items() if records is not base}
+        colours = _colours(cases)
+        welfare = [[r.welfare - b.welfare for r, b in zip(records, base, strict=True)] for records in others.values()]
+        gain = [[(r.gain - b.gain).sum() for r, b in zip(records, base, strict=True)] for records in others.values()]
+        for row, values in enumerate((welfare, gain)):
+            axis = axes[row, column]
+            boxes = axis.boxplot(values, widths=0.6, patch_artist=True, medianprops={"color": "black"})
+            for box, case in zip(boxes["boxes"], others, strict=True):
+                box.set(facecolor=colours[case], alpha=0.75)
+            axis.axhline(0.0, color="black", linewidth=0.9, linestyle=":")
+            _name_cases(axis, [labels[c] for c in others], first=1)
+    _title(axes, found)
+    axes[0, 0].set_ylabel("welfare over no trade\n[currency per day]")
+    axes[1, 0].set_ylabel("private gain over no trade\n[currency per day]")
+    return figure
+
+
+def _dso_work(found: Found, labels: Mapping[str, str]) -> Figure:
+    figure, axes = _figure(found, 2, 6.4)
+    for column, cases in enumerate(found.values()):
+        colours = [_colours(cases)[c] for c in cases]
+        days = len(next(iter(cases.values())))
+        # The DSO is not asked where trades are carried out unchecked; its plan without trades is its own affair.
+        asked = [c not in ("1", "3u") for c in cases]
+        solves = [sum(r.dso_calls for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
+        seconds = [sum(r.dso_seconds for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
+        for row, (values, form) in enumerate(((solves, "%.0f"), (seconds, "%.2f"))):
+            bars = axes[row, column].bar(np.arange(len(cases)), values, 0.6, color=colours)
+            axes[row, column].bar_label(bars, fmt=form, fontsize=8, padding=1)
+            _name_cases(axes[row, column], [labels[c] for c in cases])
+    _title(axes, found)
+    axes[0, 0].set_ylabel("proposals answered by the DSO\n[per day]")
+    axes[1, 0].set_ylabel("time of the DSO's answers\n[s per day]")
+    return figure
+
+
+def _name_cases(axis: Axes, names: list[str], first: int = 0) -> None:
+    axis.set_xticks(np.arange(first, first + len(names)), [n.replace(" ", "\n", 1) for n in names], fontsize=7.5)
+
+
+def _title(axes: np.ndarray, found: Found) -> None:
+    for axis, scenario in zip(axes[0], found, strict=True):
+        axis.set_title(scenario)

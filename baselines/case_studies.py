@@ -1,0 +1,265 @@
+"""The P2P paper's three case studies, as policies that step `p2p_trading_v0` over held-out days.
+
+All start from the same cooperative day plan of the microgrids, made without the network:
+
+    1  network-agnostic      the trades are carried out unchecked; the AC power flow shows what that does
+    2  DSO in the loop       propose, be corrected, re-optimise within the correction, propose again
+    3  learning-augmented    refine each proposal against a local prediction of the DSO, then submit once
+    3u the same, unchecked   the refined proposals carried out unchecked: what the prediction alone prevents
+
+    python -m peergrid.baselines.case_studies [scenarios=[ieee33]] [days=20] [rounds=5]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+from rich.table import Table
+
+from peergrid.baselines.case_figures import draw_figures
+from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
+from peergrid.baselines.play import DayRecord, play_day
+from peergrid.baselines.policies import NoTrade, Planned, Refined
+from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.predictors import oracle
+from peergrid.envs.policy import Policy
+from peergrid.envs.scenario import Scenario, build_dso, load_scenario
+from peergrid.grid.dso import UncheckedDso
+
+NO_TRADE = "no trade"
+CASES = {
+    NO_TRADE: "no trade",
+    "1": "1 network-agnostic",
+    "2": "2 DSO in the loop",
+    "3": "3 learning-augmented",
+    "3u": "3 unchecked",
+}
+UNCHECKED = ("1", "3u")
+VOLTAGE_TOLERANCE_PU = 1e-5
+
+
+@dataclass
+class CaseStudySettings:
+    """What `conf/case_studies.yaml` sets."""
+
+    scenarios: list[str] = field(default_factory=list)
+    days: int = 20
+    rounds: int = 5
+    workers: int = 0
+    output: str = "outputs/case_studies"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case on one held-out day."""
+
+    scenario: str
+    case: str
+    day: int
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSummary:
+    """A case over all days; money per day, relative to no trade. Shares are of 1, hours and counts per day."""
+
+    scenario: str
+    case: str
+    voltage_min_pu: float
+    voltage_max_pu: float
+    voltage_excess_percent: float
+    bus_hours_beyond_limits: float
+    line_hours_overloaded: float
+    loading_max: float
+    acceptance_first: float
+    acceptance_final: float
+    hours_with_curtailment: float
+    traded_kwh: float
+    shed_kwh: float
+    gain: float
+    gain_std: float
+    welfare: float
+    welfare_std: float
+    dso_solves: float
+    messages: float
+    dso_seconds: float
+    prediction_seconds: float
+    substation_peak_mva: tuple[float, float]
+    generator_peak_mva: tuple[float, float]
+    failed_solves: int
+    not_tight: int
+
+
+def play_case(job: Job) -> DayRecord:
+    """Play one case on one day."""
+    env, policy = _case(job.scenario, job.case, job.rounds)
+    return play_day(env, policy, job.day)
+
+
+@lru_cache(maxsize=16)
+def _case(scenario: str, case: str, rounds: int) -> tuple[P2PTrading, Policy]:
+    chosen = load_scenario(scenario)
+    if case == "2":
+        chosen = replace(chosen, market=replace(chosen.market, correction_rounds=rounds))
+    dso = UncheckedDso(build_dso(chosen)) if case in UNCHECKED else None
+    policies: dict[str, Callable[[], Policy]] = {
+        NO_TRADE: NoTrade,
+        "1": Planned,
+        "2": Planned,
+        "3": partial(_refined, chosen),
+        "3u": partial(_refined, chosen),
+    }
+    return P2PTrading(chosen, mechanism="direct", dso=dso), policies[case]()
+
+
+def _refined(scenario: Scenario) -> Policy:
+    # The prediction is of the DSO that would check, also where nobody does.
+    return Refined(partial(oracle, dso=build_dso(scenario)))
+
+
+def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list[DayRecord]) -> CaseSummary:
+    """The figures of a case over its days, beside the same days without trade."""
+    limits = load_scenario(scenario).network
+    n_agent = len(records[0].gain)
+    voltage = np.stack([r.voltage_pu[:, 1:] for r in records])
+    excess = np.maximum(voltage / limits.v_max_pu - 1.0, 1.0 - voltage / limits.v_min_pu)
+    beyond = (voltage > limits.v_max_pu + VOLTAGE_TOLERANCE_PU) | (voltage < limits.v_min_pu - VOLTAGE_TOLERANCE_PU)
+    loading = np.stack([r.loading_max for r in records])
+    gain = np.array([r.gain.sum() - base.gain.sum() for r, base in zip(records, no_trade, strict=True)])
+    welfare = np.array([r.welfare - base.welfare for r, base in zip(records, no_trade, strict=True)])
+
+    def total(name: str) -> float:
+        return float(sum(getattr(r, name) for r in records))
+
+    def per_day(name: str) -> float:
+        return total(name) / len(records)
+
+    def peak(name: str) -> tuple[float, float]:
+        most = np.stack([getattr(r, name) for r in records]).reshape(-1, 2).max(axis=0) / 1000.0
+        return float(most[0]), float(most[1])
+
+    calls = 0.0 if case in UNCHECKED else per_day("dso_calls")
+    return CaseSummary(
+        scenario=scenario,
+        case=case,
+        voltage_min_pu=float(voltage.min()),
+        voltage_max_pu=float(voltage.max()),
+        voltage_excess_percent=float(max(100.0 * excess.max(), 0.0)),
+        bus_hours_beyond_limits=float(beyond.sum() / len(records)),
+        line_hours_overloaded=float((loading > 1.0 + 1e-4).sum() / len(records)),
+        loading_max=float(loading.max()),
+        acceptance_first=total("first_accepted_kwh") / max(total("first_proposed_kwh"), 1e-9),
+        acceptance_final=total("accepted_kwh") / max(total("first_proposed_kwh"), 1e-9),
+        hours_with_curtailment=per_day("hours_with_curtailment"),
+        traded_kwh=per_day("traded_kwh"),
+        shed_kwh=per_day("shed_kwh"),
+        gain=float(gain.mean()),
+        gain_std=float(gain.std()),
+        welfare=float(welfare.mean()),
+        welfare_std=float(welfare.std()),
+        dso_solves=calls,
+        messages=2.0 * n_agent * calls,
+        dso_seconds=0.0 if case in UNCHECKED else per_day("dso_seconds"),
+        prediction_seconds=per_day("policy_seconds") if case.startswith("3") else 0.0,
+        substation_peak_mva=peak("substation_kva"),
+        generator_peak_mva=peak("generator_kva"),
+        failed_solves=int(total("failed")),
+        not_tight=int(total("not_tight")),
+    )
+
+
+NETWORK_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
+    "lowest\nV p.u.": lambda s: f"{s.voltage_min_pu:.4f}",
+    "highest\nV p.u.": lambda s: f"{s.voltage_max_pu:.4f}",
+    "most beyond\nlimits %": lambda s: f"{s.voltage_excess_percent:.3f}",
+    "bus-hours\nbeyond": lambda s: f"{s.bus_hours_beyond_limits:.1f}",
+    "highest\nloading": lambda s: f"{s.loading_max:.2f}",
+    "hours\noverloaded": lambda s: f"{s.line_hours_overloaded:.1f}",
+    "shed\nkWh": lambda s: f"{s.shed_kwh:.1f}",
+    "generator\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.generator_peak_mva),
+    "substation\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.substation_peak_mva),
+}
+MARKET_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
+    "accepted\nat first": lambda s: f"{s.acceptance_first:.3f}",
+    "accepted\nfinally": lambda s: f"{s.acceptance_final:.3f}",
+    "hours\ncurtailed": lambda s: f"{s.hours_with_curtailment:.1f}",
+    "private\ngain": lambda s: f"{s.gain:+.1f}",
+    "welfare\ngain": lambda s: f"{s.welfare:+.1f}",
+    "DSO\nsolves": lambda s: f"{s.dso_solves:.0f}",
+    "messages": lambda s: f"{s.messages:.0f}",
+    "DSO\nseconds": lambda s: f"{s.dso_seconds:.2f}",
+    "prediction\nseconds": lambda s: f"{s.prediction_seconds:.2f}",
+}
+
+
+def table(title: str, summaries: list[CaseSummary], columns: Mapping[str, Callable[[CaseSummary], str]]) -> Table:
+    """The summaries as a table, a block of cases for each scenario."""
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("scenario", no_wrap=True)
+    grid.add_column("case", no_wrap=True)
+    for name in columns:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for i, s in enumerate(summaries):
+        is_first = i == 0 or summaries[i - 1].scenario != s.scenario
+        is_last = i + 1 == len(summaries) or summaries[i + 1].scenario != s.scenario
+        cells = [show(s) for show in columns.values()]
+        grid.add_row(s.scenario if is_first else "", CASES[s.case], *cells, end_section=is_last)
+    return grid
+
+
+def run(settings: CaseStudySettings) -> dict[str, dict[str, list[DayRecord]]]:
+    """Every case on every day: records by scenario and case."""
+    for name in settings.scenarios:
+        load_scenario(name)
+    jobs = [
+        Job(scenario, case, day, settings.rounds)
+        for scenario in settings.scenarios
+        for case in CASES
+        for day in range(settings.days)
+    ]
+    records = run_all(play_case, jobs, settings.workers, "case studies")
+    found: dict[str, dict[str, list[DayRecord]]] = {s: {c: [] for c in CASES} for s in settings.scenarios}
+    for job, record in zip(jobs, records, strict=True):
+        found[job.scenario][job.case].append(record)
+    return found
+
+
+@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="case_studies")
+def main(cfg: DictConfig) -> None:
+    """Run the case studies, print the table, write figures and results."""
+    settings = settings_from(cfg, CaseStudySettings)
+    found = run(settings)
+    summaries = [
+        summarise(scenario, case, records, cases[NO_TRADE])
+        for scenario, cases in found.items()
+        for case, records in cases.items()
+    ]
+    output = Path(settings.output)
+    write_json(
+        output / "results.json",
+        {
+            "settings": asdict(settings),
+            "summaries": [asdict(s) for s in summaries],
+            "days": {
+                scenario: {case: [asdict(r) for r in records] for case, records in cases.items()}
+                for scenario, cases in found.items()
+            },
+        },
+    )
+    figures = draw_figures(found, CASES, output)
+    console = console_for_tables()
+    console.print(table("The network: extremes over all days; hours and energy per day", summaries, NETWORK_COLUMNS))
+    money = "The market: means per day; gains in currency over no trade"
+    console.print(table(money, summaries, MARKET_COLUMNS))
+    for path in (*figures, output / "results.json"):
+        console.print(f"wrote {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

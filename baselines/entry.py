@@ -1,0 +1,64 @@
+"""What entry points share: settings from Hydra, days spread over processes, results on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from tqdm import tqdm
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+Settings = TypeVar("Settings")
+
+
+def settings_from(cfg: DictConfig, schema: type[Settings]) -> Settings:
+    """Hydra's configuration as a typed settings object; unknown keys and wrong types fail."""
+    merged = OmegaConf.merge(OmegaConf.structured(schema), cfg)
+    settings = OmegaConf.to_object(merged)
+    assert isinstance(settings, schema)
+    return settings
+
+
+def run_all(work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, what: str) -> list[Answer]:
+    """The answer to every job in order, over several processes, with a progress bar where there is a terminal.
+
+    Args:
+        workers: Number of processes; 0 for one per core.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    bar = {"total": len(jobs), "desc": what, "disable": None, "leave": False}
+    if workers <= 1:
+        return list(tqdm(map(work, jobs), **bar))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(tqdm(pool.map(work, jobs), **bar))
+
+
+def console_for_tables() -> Console:
+    """A console that is as wide as its terminal, and wide enough for any table where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write numbers, arrays and nested mappings as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a JSON of results")

@@ -1,0 +1,248 @@
+"""Convex programs over a day: the microgrids' cooperative plan, and the perfect-foresight optimum with the network.
+
+Both are compiled once per scenario and solved by Clarabel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+
+from peergrid.envs.p2p_trading.simulation import Simulation, build_params
+from peergrid.envs.p2p_trading.types import Params
+from peergrid.envs.scenario import Scenario
+from peergrid.grid.errors import PeergridError
+
+# Money is counted in this many units of currency inside the solver, which brings the objective near 1.
+MONEY_UNIT = 100.0
+REDUCED = ("reduced_tol_gap_abs", "reduced_tol_gap_rel", "reduced_tol_feas")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Schedule:
+    """Batteries and exports of a day, and what the plan says it is worth, in currency."""
+
+    battery_kw: Float[np.ndarray, "time agent"]
+    export_kw: Float[np.ndarray, "time agent"]
+    value: float
+
+
+class _Devices:
+    """Variables, constraints and value of all microgrids' devices over a day: the part that both programs share.
+
+    In p.u. of `unit_kw`, to keep the program well scaled.
+    """
+
+    def __init__(self, params: Params, unit_kw: float) -> None:
+        grids, hours = params.microgrids, params.step_hours
+        shape = (params.intervals, len(params.trade_bus))
+        self.unit_kw = unit_kw
+        self.pv, self.sqrt_alpha = cp.Parameter(shape, nonneg=True), cp.Parameter(shape, nonneg=True)
+        self.satiation, self.floor = cp.Parameter(shape, nonneg=True), cp.Parameter(shape, nonneg=True)
+        self.least_energy = cp.Parameter((shape[0] + 1, shape[1]))
+        self.most_energy = cp.Parameter((shape[0] + 1, shape[1]))
+        charge, discharge, pv, diesel, served, unserved = (cp.Variable(shape, nonneg=True) for _ in range(6))
+        energy = cp.Variable((shape[0] + 1, shape[1]))
+
+        def row(values: np.ndarray, scale: float = 1.0) -> np.ndarray:
+            return np.tile(values * scale, (shape[0], 1))
+
+        rating = row(grids.battery_rating_kw, 1 / unit_kw)
+        diesel_max = row(grids.diesel_max_kw, 1 / unit_kw)
+        flow_in = cp.multiply(row(grids.charge_efficiency), charge)
+        flow_out = cp.multiply(row(1.0 / grids.discharge_efficiency), discharge)
+        self.battery = discharge - charge
+        self.export = pv + diesel + self.battery - served + unserved
+        self.constraints = [
+            charge <= rating,
+            discharge <= rating,
+            pv <= self.pv,
+            diesel <= diesel_max,
+            served >= self.floor,
+            served <= self.satiation,
+            unserved <= self.floor,
+            self.battery <= self.satiation,
+            self.battery >= -(self.pv + diesel_max),
+            energy[0] == params.initial_kwh / unit_kw,
+            energy[1:] == energy[:-1] + hours * (flow_in - flow_out),
+            energy >= self.least_energy,
+            energy <= self.most_energy,
+        ]
+        u = unit_kw
+        utility = cp.sum(cp.multiply(row(grids.utility_w_per_kwh, u), served)) - 0.5 * cp.sum_squares(
+            cp.multiply(self.sqrt_alpha, served)
+        )
+        diesel_cost = cp.sum(cp.multiply(row(grids.diesel_b_per_kwh, u), diesel)) + cp.sum_squares(
+            cp.multiply(row(np.sqrt(grids.diesel_a_per_kw2h), u), diesel)
+        )
+        wear = cp.sum(cp.multiply(row(grids.wear_per_kwh, u), charge + discharge))
+        missing = cp.sum(cp.multiply(row(grids.unserved_per_kwh, u), unserved))
+        self.value = hours * (utility - diesel_cost - wear - missing)
+
+    def set(self, simulation: Simulation, pv_kw: Float[np.ndarray, "time agent"]) -> None:
+        """Fill in a day, with the PV that is expected."""
+        _, days = simulation.running()
+        grids, n, u = simulation.params.microgrids, simulation.params.intervals, self.unit_kw
+        alpha, demand_kw = days.alpha_per_kw2h[0, :n], days.demand_kw[0, :n]
+        floor = grids.must_serve_share * demand_kw / u
+        satiation = np.maximum(grids.utility_w_per_kwh / alpha / u, floor)
+        self.pv.value = pv_kw / u
+        self.sqrt_alpha.value = np.sqrt(np.where(np.isfinite(alpha), alpha, 0.0)) * u
+        self.floor.value, self.satiation.value = floor, satiation
+        self.least_energy.value, self.most_energy.value = days.least_kwh[0] / u, days.most_kwh[0] / u
+
+    def schedule(self, value: float) -> Schedule:
+        return Schedule(
+            battery_kw=self.battery.value * self.unit_kw, export_kw=self.export.value * self.unit_kw, value=value
+        )
+
+
+class DayPlan:
+    """The cooperative plan: all microgrids as one and trading with the grid at the LMP +- half-spread; no network."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.devices = _Devices(params, unit_kw=float(params.microgrids.rating_kw.mean()))
+        n = params.intervals
+        self.lmp = cp.Parameter(n)
+        self.buy_price, self.sell_price = cp.Parameter(n), cp.Parameter(n)
+        bought, sold = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
+        money = params.step_hours * (self.sell_price @ sold - self.buy_price @ bought)
+        constraints = [*self.devices.constraints, cp.sum(self.devices.export, axis=1) == sold - bought]
+        self.program = cp.Problem(cp.Maximize((self.devices.value + money) / MONEY_UNIT), constraints)
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(scenario: Scenario) -> DayPlan:
+        """The compiled plan of a scenario."""
+        return DayPlan(build_params(scenario))
+
+    def solve(self, simulation: Simulation) -> Schedule:
+        """The plan for the day that the simulation (of one row) has begun, by forecasts of sun and prices."""
+        _, days = simulation.running()
+        n, spread, u = self.params.intervals, self.params.market.half_spread_per_kwh, self.devices.unit_kw
+        lmp = days.lmp_day_ahead_per_kwh[0, :n]
+        self.devices.set(simulation, days.pv_forecast_kw[0, :n])
+        self.buy_price.value, self.sell_price.value = (lmp + spread) * u, (lmp - spread) * u
+        return self.devices.schedule(_solve(self.program, "cooperative day plan"))
+
+
+class Optimum:
+    """The perfect-foresight social optimum: everybody's resources, the DSO's generators and the network, over the day.
+
+    The equations of the network are those of `grid/opf/problem.py`, for every interval at once.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        feeder, hours = params.feeder, params.step_hours
+        s = feeder.base_kva
+        self.devices = _Devices(params, unit_kw=s)
+        n_t, n, n_gen = params.intervals, feeder.n_bus, len(params.generators.bus)
+        r, x = feeder.r_pu[1:], feeder.x_pu[1:]
+        lines = np.arange(n - 1)
+        feeds = sp.csr_array((np.ones(n - 1), (lines, feeder.parent[1:])), shape=(n - 1, n))
+        fed = sp.csr_array((np.ones(n - 1), (lines, lines + 1)), shape=(n - 1, n))
+        trades = _at_buses(params.trade_bus, n)
+        gens = _at_buses(np.array(params.generators.bus, dtype=int), n)
+        root = np.eye(1, n)
+
+        self.lmp = cp.Parameter(n_t)
+        self.load_p, self.load_q = cp.Parameter((n_t, n)), cp.Parameter((n_t, n))
+        self.sheddable, self.tan_phi = cp.Parameter((n_t, n), nonneg=True), cp.Parameter((n_t, n))
+        P, Q, l, v = (cp.Variable((n_t, n - 1)) for _ in range(4))  # noqa: E741
+        from_upstream, q_from_upstream = cp.Variable((n_t, 1)), cp.Variable((n_t, 1))
+        g, h = cp.Variable((n_t, max(n_gen, 1))), cp.Variable((n_t, max(n_gen, 1)))
+        shed = cp.Variable((n_t, n), nonneg=True)
+
+        p = from_upstream @ root + self.devices.export @ trades + shed - self.load_p
+        q = q_from_upstream @ root + cp.multiply(self.tan_phi, shed) - self.load_q
+        limits = []
+        if n_gen:
+            p, q = p + g @ gens, q + h @ gens
+            bounds = params.generators
+            limits = [
+                g >= np.tile(bounds.p_min_kw / s, (n_t, 1)),
+                g <= np.tile(bounds.p_max_kw / s, (n_t, 1)),
+                h >= np.tile(bounds.q_min_kvar / s, (n_t, 1)),
+                h <= np.tile(bounds.q_max_kvar / s, (n_t, 1)),
+            ]
+        v_source = np.full((n_t, 1), feeder.v_source_pu**2)
+        parents = sp.csr_array((np.ones(n - 1), (feeder.parent[1:], lines)), shape=(n, n - 1))
+        v_from = cp.hstack([v_source, v]) @ parents
+
+        def rows(values: np.ndarray) -> np.ndarray:
+            return np.tile(values, (n_t, 1))
+
+        rated = np.flatnonzero(np.isfinite(feeder.i_max_a[1:]))
+        P_hat, Q_hat, v_hat = (cp.Variable((n_t, n - 1)) for _ in range(3))
+        v_hat_from = cp.hstack([v_source, v_hat]) @ parents
+        flat = lambda matrix: cp.vec(matrix, order="C")  # noqa: E731
+        constraints = [
+            P @ feeds == (P - cp.multiply(rows(r), l)) @ fed + p,
+            Q @ feeds == (Q - cp.multiply(rows(x), l)) @ fed + q,
+            v == v_from - 2 * (cp.multiply(rows(r), P) + cp.multiply(rows(x), Q)) + cp.multiply(rows(r**2 + x**2), l),
+            cp.SOC(flat(v_from + l), cp.vstack([flat(2 * P), flat(2 * Q), flat(v_from - l)]), axis=0),
+            v >= rows(feeder.v_min_pu[1:] ** 2),
+            shed <= self.sheddable,
+            (P_hat @ feeds)[:, 1:] == P_hat + p[:, 1:],
+            (Q_hat @ feeds)[:, 1:] == Q_hat + q[:, 1:],
+            v_hat == v_hat_from - 2 * (cp.multiply(rows(r), P_hat) + cp.multiply(rows(x), Q_hat)),
+            v_hat <= rows(feeder.v_max_pu[1:] ** 2),
+            *limits,
+            *self.devices.constraints,
+        ]
+        if len(rated):
+            l_max = rows((feeder.i_max_a / feeder.base_a)[1:][rated] ** 2)
+            top, legs = v_from[:, rated] + l_max, (2 * P_hat[:, rated], 2 * Q_hat[:, rated], v_from[:, rated] - l_max)
+            constraints += [
+                l[:, rated] <= l_max,
+                cp.SOC(flat(top), cp.vstack([flat(leg) for leg in legs]), axis=0),
+            ]
+        cost = self.lmp @ from_upstream[:, 0] * s + params.voll_per_kwh * s * cp.sum(shed)
+        cost += params.c_ls_per_kw2h * s**2 * cp.sum_squares(shed)
+        if n_gen:
+            a, b = params.generators.a_per_kw2h, params.generators.b_per_kwh
+            cost += cp.sum(cp.multiply(rows(b * s), g)) + cp.sum_squares(cp.multiply(rows(np.sqrt(a) * s), g))
+        self.program = cp.Problem(cp.Maximize((self.devices.value - hours * cost) / MONEY_UNIT), constraints)
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(scenario: Scenario) -> Optimum:
+        """The compiled optimum of a scenario."""
+        return Optimum(build_params(scenario))
+
+    def solve(self, simulation: Simulation) -> Schedule:
+        """The optimum of the day that the simulation (of one row) has begun; its value is the day's welfare."""
+        _, days = simulation.running()
+        n, s, feeder = self.params.intervals, self.params.feeder.base_kva, self.params.feeder
+        load, q_load = days.load_kw[0, :n], days.load_kvar[0, :n]
+        sheddable = np.maximum(load, 0.0)
+        sheddable[:, 0] = 0.0
+        self.devices.set(simulation, days.pv_kw[0, :n])
+        self.lmp.value = days.lmp_per_kwh[0, :n]
+        self.load_p.value = load / s
+        self.load_q.value = (q_load - feeder.capacitor_kvar) / s
+        self.sheddable.value = sheddable / s
+        self.tan_phi.value = np.where(sheddable > 0, q_load / np.where(sheddable > 0, sheddable, 1.0), 0.0)
+        return self.devices.schedule(_solve(self.program, "perfect-foresight optimum"))
+
+
+def _at_buses(bus: np.ndarray, n_bus: int) -> Any:
+    return sp.csr_array((np.ones(len(bus)), (np.arange(len(bus)), bus)), shape=(len(bus), n_bus))
+
+
+def _solve(program: Any, what: str) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "solution may be inaccurate": where rounding stops it short of 1e-8
+        program.solve(solver=cp.CLARABEL, warm_start=False, **dict.fromkeys(REDUCED, 1e-6))
+    if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+        raise PeergridError(f"the {what} was not solved: {program.status}")
+    return float(program.value) * MONEY_UNIT

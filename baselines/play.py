@@ -1,0 +1,91 @@
+"""Playing held-out days: one policy, one environment, and what there is to know of each day afterwards."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.types import Outcome
+from peergrid.envs.policy import Policy
+from peergrid.grid.dso import DsoStatus
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DayRecord:
+    """What a day came to. Money is currency of the whole day; energies are sums of magnitudes over microgrids."""
+
+    day: int
+    welfare: float
+    gain: Float[np.ndarray, " agent"]
+    first_proposed_kwh: float
+    first_accepted_kwh: float
+    accepted_kwh: float
+    curtailed_kwh: float
+    hours_with_curtailment: int
+    traded_kwh: float
+    voltage_pu: Float[np.ndarray, "time bus"]
+    loading_max: Float[np.ndarray, " time"]
+    shed_kwh: float
+    losses_kwh: float
+    substation_kva: Float[np.ndarray, "time 2"]
+    generator_kva: Float[np.ndarray, "time 2"]
+    dso_calls: int
+    dso_seconds: float
+    policy_seconds: float
+    failed: int
+    not_tight: int
+
+
+def play_day(env: P2PTrading, policy: Policy, day: int) -> DayRecord:
+    """Play held-out day `day` to its end."""
+    observations, _ = env.reset(options={"evaluation_day": day})
+    policy.begin(env)
+    outcomes: list[Outcome] = []
+    policy_seconds = 0.0
+    while env.agents:
+        start = time.perf_counter()
+        actions = policy.act(observations)
+        policy_seconds += time.perf_counter() - start
+        observations, *_ = env.step(actions)
+        assert env.last_outcome is not None
+        outcomes.append(env.last_outcome)
+    return _record(outcomes, env, day, policy_seconds)
+
+
+def _record(outcomes: list[Outcome], env: P2PTrading, day: int, policy_seconds: float) -> DayRecord:
+    params = env.simulation.params
+    hours = params.step_hours
+    responses = [o.response for o in outcomes]
+    status = np.array([r.status[0] for r in responses])
+    reactive = [[r.substation_kvar[0], r.generator_kvar[0].sum()] for r in responses]
+    active = [[r.substation_kw[0], r.generator_kw[0].sum()] for r in responses]
+
+    def energy(*of_each: np.ndarray) -> float:
+        return float(np.abs(np.stack(of_each)).sum() * hours)
+
+    return DayRecord(
+        day=day,
+        welfare=float(sum(o.welfare[0] for o in outcomes)),
+        gain=np.sum([o.gain[0] for o in outcomes], axis=0),
+        first_proposed_kwh=energy(*[o.first_proposed_kw[0] for o in outcomes]),
+        first_accepted_kwh=energy(*[o.first_accepted_kw[0] for o in outcomes]),
+        accepted_kwh=energy(*[r.accepted_kw[0] for r in responses]),
+        curtailed_kwh=energy(*[o.proposed_kw[0] - o.response.accepted_kw[0] for o in outcomes]),
+        hours_with_curtailment=int(sum(o.is_curtailed[0].any() for o in outcomes)),
+        traded_kwh=energy(*[o.contracts.quantity_kw[0] for o in outcomes]) / 2,
+        voltage_pu=np.stack([r.voltage_pu[0] for r in responses]),
+        loading_max=np.array([(r.current_a[0, 1:] / params.feeder.i_max_a[1:]).max() for r in responses]),
+        shed_kwh=energy(*[r.shed_kw[0] for r in responses]),
+        losses_kwh=float(sum(r.losses_kw[0] for r in responses) * hours),
+        substation_kva=np.array([[p[0], q[0]] for p, q in zip(active, reactive, strict=True)]),
+        generator_kva=np.array([[p[1], q[1]] for p, q in zip(active, reactive, strict=True)]),
+        dso_calls=int(sum(o.dso_calls[0] for o in outcomes)),
+        dso_seconds=float(sum(r.solve_seconds for r in responses)),
+        policy_seconds=policy_seconds,
+        failed=int((status > DsoStatus.RELAXATION_NOT_TIGHT).sum()),
+        not_tight=int((status == DsoStatus.RELAXATION_NOT_TIGHT).sum()),
+    )

@@ -1,0 +1,232 @@
+"""Fixed policies: what learning agents are measured against.
+
+Each plays any environment that `peergrid.envs.policy.Policy` allows. Random needs action spaces alone; the others read
+the P2P market's own description of its observations, and each microgrid's private data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pettingzoo import ParallelEnv
+
+from peergrid.baselines.plans import DayPlan, Optimum, Schedule
+from peergrid.envs.microgrid import export_at, export_range, marginal_value
+from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, ask
+from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.p2p_trading.transition import current_interval, encode
+from peergrid.envs.p2p_trading.types import Decisions, Now
+from peergrid.envs.policy import Observations
+
+REFINEMENTS = 1
+
+
+class RandomPolicy:
+    """Samples every agent's action space; the same sequence in every episode for the same seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._env: ParallelEnv[Any, Any, Any] | None = None
+
+    def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
+        self._env = env
+        for i, agent in enumerate(env.possible_agents):
+            env.action_space(agent).seed(self.seed + i)
+
+    def act(self, observations: Observations) -> dict[str, np.ndarray]:
+        assert self._env is not None, "begin() comes first"
+        return {agent: self._env.action_space(agent).sample() for agent in observations}
+
+
+class MarketPolicy:
+    """What the policies of the P2P market share: from decisions in physical units to actions.
+
+    Abstract: `decide` is what differs, and `prepare` what is computed when an episode begins.
+    """
+
+    market: P2PTrading
+
+    def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
+        market = env.unwrapped
+        if not isinstance(market, P2PTrading):
+            raise TypeError(f"{type(self).__name__} plays p2p_trading_v0 only, not {type(market).__name__}")
+        self.market = market
+        self.prepare(market.simulation)
+
+    def act(self, observations: Observations) -> dict[str, np.ndarray]:
+        simulation = self.market.simulation
+        state, days = simulation.running()
+        now = current_interval(state, days, simulation.params)
+        seen = np.stack([observations[a] for a in self.market.agents])
+        decisions = self.decide(simulation, now, seen)
+        actions = encode(decisions, now, simulation.params)[0].astype(np.float32)
+        return dict(zip(self.market.agents, actions, strict=True))
+
+    def prepare(self, simulation: Simulation) -> None:
+        """What is computed once an episode; nothing by default."""
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        """The decisions of all microgrids in the interval that begins."""
+        raise NotImplementedError
+
+
+class NoTrade(MarketPolicy):
+    """Nobody trades: exchange with the grid at the last nodal price, batteries idle. The zero of the score."""
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        state, _ = simulation.running()
+        nothing = np.zeros_like(state.stored_kwh)
+        return Decisions(
+            battery_kw=nothing,
+            quantity_kw=nothing,
+            limit_price_per_kwh=now.lmp_per_kwh[:, None] + nothing,
+            dispatch_price_per_kwh=state.last_price_per_kwh,
+        )
+
+
+class Truthful(MarketPolicy):
+    """Offers what pays at the nodal price that it expects, within what it expects to be accepted.
+
+    The expected price and acceptance are those of the prediction in its observation: with predictor "none" the price
+    published last and no curtailment. At nodal network charges everybody's honest limit price is the LMP. Batteries
+    charge in hours cheaper than the mean of the day-ahead prices in sight, and discharge in dearer ones, if losses
+    and wear pay.
+    """
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        params, names = simulation.params, [e.name for e in simulation.entries]
+
+        def predicted(option: str, what: str) -> Float[np.ndarray, "batch agent"]:
+            return seen[None, :, names.index(f"{option}: predicted {what}")].astype(np.float64)
+
+        battery_kw = _arbitrage(simulation, now)
+        interval = replace(now.interval, battery_kw=battery_kw)
+        price = predicted(OPTIONS[1], "nodal price") * PRICE_UNIT_PER_KWH
+        price = np.clip(price, 0.0, params.market.price_cap_per_kwh)
+        rating = params.microgrids.rating_kw
+        importing, exporting = (predicted(option, "acceptance") * rating for option in (OPTIONS[0], OPTIONS[2]))
+        quantity_kw = np.clip(export_at(params.microgrids, interval, price, "left"), importing, exporting)
+        return Decisions(
+            battery_kw=battery_kw,
+            quantity_kw=quantity_kw,
+            limit_price_per_kwh=np.broadcast_to(now.lmp_per_kwh[:, None], quantity_kw.shape),
+            dispatch_price_per_kwh=price,
+        )
+
+
+class Planned(MarketPolicy):
+    """The cooperative day plan: batteries by a convex program over forecasts, exports by the sun that really shines.
+
+    The community trades internally without cost and with the grid at LMP +- half-spread; the network is not looked at.
+    """
+
+    def prepare(self, simulation: Simulation) -> None:
+        self.plan: Schedule = DayPlan.of(simulation.scenario).solve(simulation)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        battery_kw = _within_limits(self.plan.battery_kw[simulation.running()[0].step], now)
+        export_kw = community_export(simulation, now, battery_kw)
+        lmp = np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape)
+        return Decisions(
+            battery_kw=battery_kw, quantity_kw=export_kw, limit_price_per_kwh=lmp, dispatch_price_per_kwh=lmp
+        )
+
+
+class Refined(MarketPolicy):
+    """The day plan, with every proposal refined against a local prediction of the DSO before it is submitted once."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.planned = Planned()
+
+    def prepare(self, simulation: Simulation) -> None:
+        self.planned.prepare(simulation)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        planned = self.planned.decide(simulation, now, seen)
+        params, (state, _) = simulation.params, simulation.running()
+        refined_kw = planned.quantity_kw
+        for _ in range(REFINEMENTS):
+            prediction = ask(refined_kw[..., None], now, state, self.predictor, params)
+            refined_kw = prediction.accepted_kw[..., 0]
+        is_cut = np.abs(refined_kw - planned.quantity_kw) > 1e-6 * params.microgrids.rating_kw
+        targeted = targeting(simulation, now, planned.battery_kw, refined_kw)
+        return replace(
+            planned,
+            quantity_kw=refined_kw,
+            dispatch_price_per_kwh=np.where(is_cut, targeted.dispatch_price_per_kwh, planned.dispatch_price_per_kwh),
+        )
+
+
+class Optimal(MarketPolicy):
+    """Plays the perfect-foresight optimum of everybody's resources with the network: it knows the day to come.
+
+    A bound, not a competitor. Where a generator's cost is linear, an export between two corners of its curve has no
+    dispatch price that leads to it, and the schedule is met only nearly.
+    """
+
+    def prepare(self, simulation: Simulation) -> None:
+        self.plan: Schedule = Optimum.of(simulation.scenario).solve(simulation)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+        step = simulation.running()[0].step
+        return targeting(simulation, now, _within_limits(self.plan.battery_kw[step], now), self.plan.export_kw[step])
+
+
+def targeting(
+    simulation: Simulation,
+    now: Now,
+    battery_kw: Float[np.ndarray, "batch agent"],
+    export_kw: Float[np.ndarray, "batch agent"],
+) -> Decisions:
+    """Decisions that lead to this export without a contract: the dispatch price at which exactly that pays."""
+    params = simulation.params
+    interval = replace(now.interval, battery_kw=battery_kw)
+    value = marginal_value(params.microgrids, interval, export_kw)
+    spread = params.market.half_spread_per_kwh
+    return Decisions(
+        battery_kw=battery_kw,
+        quantity_kw=np.zeros_like(export_kw),
+        limit_price_per_kwh=np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape),
+        dispatch_price_per_kwh=value + spread * np.sign(export_kw),
+    )
+
+
+def community_export(
+    simulation: Simulation, now: Now, battery_kw: Float[np.ndarray, "batch agent"]
+) -> Float[np.ndarray, "batch agent"]:
+    """Exports of a community that shares one marginal value: where it is balanced, within LMP +- half-spread."""
+    grids = simulation.params.microgrids
+    spread = simulation.params.market.half_spread_per_kwh
+    interval = replace(now.interval, battery_kw=battery_kw)
+    low, high = now.lmp_per_kwh[:, None] - spread, now.lmp_per_kwh[:, None] + spread
+
+    def net_kw(value: Float[np.ndarray, "batch 1"]) -> Float[np.ndarray, "batch 1"]:
+        return export_at(grids, interval, value, "right").sum(axis=-1, keepdims=True)
+
+    for _ in range(60):  # bisection: the sum of the curves never falls
+        middle = 0.5 * (low + high)
+        is_long = net_kw(middle) > 0
+        low, high = np.where(is_long, low, middle), np.where(is_long, middle, high)
+    least, most = export_range(grids, interval)
+    return np.clip(export_at(grids, interval, high, "right"), least, most)
+
+
+def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch agent"]:
+    params, (state, days) = simulation.params, simulation.running()
+    grids, rows = params.microgrids, np.arange(len(state.step))
+    ahead = np.stack([days.lmp_day_ahead_per_kwh[rows, state.step + k] for k in range(params.lookahead)], axis=-1)
+    mean, price = ahead.mean(axis=-1)[:, None], now.lmp_per_kwh[:, None]
+    charges = price / grids.charge_efficiency + grids.wear_per_kwh < mean * grids.discharge_efficiency
+    discharges = price * grids.discharge_efficiency - grids.wear_per_kwh > mean / grids.charge_efficiency
+    wished_kw = grids.battery_rating_kw * (discharges.astype(float) - charges.astype(float))
+    return _within_limits(wished_kw, now)
+
+
+def _within_limits(battery_kw: Float[np.ndarray, "batch agent"], now: Now) -> Float[np.ndarray, "batch agent"]:
+    return np.clip(battery_kw, now.battery_least_kw, now.battery_most_kw)
