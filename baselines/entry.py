@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,11 +35,17 @@ def run_all(work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, wh
         workers: Number of processes; 0 for one per core.
     """
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    bar = {"total": len(jobs), "desc": what, "disable": None, "leave": False}
-    if workers <= 1:
-        return list(tqdm(map(work, jobs), **bar))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(tqdm(pool.map(work, jobs), **bar))
+    with tqdm(total=len(jobs), desc=what, disable=None, leave=False) as bar:
+
+        def counted(answers: Iterable[Answer]) -> Iterator[Answer]:
+            for answer in answers:
+                bar.update()
+                yield answer
+
+        if workers <= 1:
+            return list(counted(map(work, jobs)))
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return list(counted(pool.map(work, jobs)))
 
 
 def console_for_tables() -> Console:

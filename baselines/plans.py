@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cvxpy as cp
@@ -184,7 +184,7 @@ class Optimum:
         rated = np.flatnonzero(np.isfinite(feeder.i_max_a[1:]))
         P_hat, Q_hat, v_hat = (cp.Variable((n_t, n - 1)) for _ in range(3))
         v_hat_from = cp.hstack([v_source, v_hat]) @ parents
-        flat = lambda matrix: cp.vec(matrix, order="C")  # noqa: E731
+        flat = partial(cp.vec, order="C")
         constraints = [
             P @ feeds == (P - cp.multiply(rows(r), l)) @ fed + p,
             Q @ feeds == (Q - cp.multiply(rows(x), l)) @ fed + q,
