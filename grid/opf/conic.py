@@ -18,6 +18,8 @@ TYPICAL_PRICE_PER_KWH = 0.1
 # past its best; asked for less it stops in time. The second figure is what is accepted where it stops short all the
 # same.
 TOLERANCES = ((1e-10, 1e-8), (1e-9, 1e-8), (1e-8, 1e-7), (1e-7, 1e-6))
+# Infinite ratings stall the solver; this many times the current of the nominal load never binds.
+LARGEST_RATING_PU = 100.0
 MEASURES = ("gap_abs", "gap_rel", "feas")
 STATUS = {
     cp.OPTIMAL: OpfStatus.OPTIMAL,
@@ -152,7 +154,7 @@ class ConicOpf:
         self._sqrt_quadratic.value = np.sqrt(row["quadratic_per_kw2h"] * s**2 / scale)
         self._v_source.value = row["v_source_pu"] ** 2
         self._v_min.value, self._v_max.value = row["v_min_pu"][1:] ** 2, row["v_max_pu"][1:] ** 2
-        self._l_max.value = (row["i_max_a"] / feeder.base_a)[1:][self._rated] ** 2
+        self._l_max.value = np.minimum(row["i_max_a"] / feeder.base_a, LARGEST_RATING_PU)[1:][self._rated] ** 2
 
         status = self._run()
         if status is not OpfStatus.OPTIMAL:

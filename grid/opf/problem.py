@@ -77,7 +77,7 @@ class Injections:
     def cost(self, p_kw: Float[np.ndarray, "*batch device"]) -> Float[np.ndarray, "*batch"]:
         """Cost of a dispatch, in currency per hour."""
         away = p_kw - self.reference_kw
-        return (self.linear_per_kwh * away + self.quadratic_per_kw2h * away**2).sum(axis=-1)
+        return np.asarray((self.linear_per_kwh * away + self.quadratic_per_kw2h * away**2).sum(axis=-1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -154,9 +154,11 @@ def check_problem(problem: OpfProblem) -> None:
         crossed = getattr(injections, low) > getattr(injections, high)
         if crossed.any():
             faults.append(f"{low} is above {high} at {_where(crossed)}")
-    for name, limit in (("v_min_pu", problem.v_min_pu), ("i_max_a", problem.i_max_a)):
-        if (limit < 0).any():
-            faults.append(f"{name} is negative at {_where(limit < 0)}")
+    if (problem.v_min_pu < 0).any():
+        faults.append(f"v_min_pu is negative at {_where(problem.v_min_pu < 0)}")
+    of_lines = np.arange(problem.feeder.n_bus) > 0
+    if (of_lines & (problem.i_max_a <= 0)).any():
+        faults.append(f"i_max_a is not positive at {_where(of_lines & (problem.i_max_a <= 0))}")
     if (problem.v_min_pu > problem.v_max_pu).any():
         faults.append(f"v_min_pu is above v_max_pu at {_where(problem.v_min_pu > problem.v_max_pu)}")
     if (injections.quadratic_per_kw2h < 0).any():
