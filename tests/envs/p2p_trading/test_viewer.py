@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.p2p_trading.types import Outcome
+from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_rgb, layout_tree
+from peergrid.envs.scenario import build_dso, load_scenario, scenario_names
+from peergrid.grid.catalogue import feeder_names, load_feeder
+from peergrid.grid.dso import DsoStatus, UncheckedDso
+
+TREES = st.lists(st.integers(0, 10**6), max_size=60).map(
+    lambda picks: [-1] + [p % (j + 1) for j, p in enumerate(picks)]
+)
+
+
+def evening_of_large_imports(**kwargs) -> tuple[Simulation, Outcome]:
+    """Communities 1 and 3 buy more than the network carries at seven in the evening; 0 and 2 sell."""
+    simulation = Simulation("ieee33_communities", **kwargs)
+    simulation.reset(seed=1)
+    actions = np.zeros((simulation.num_envs, 4, 4))
+    actions[..., 1] = [0.5, -0.8, 0.9, -0.9]
+    actions[..., 2] = [-0.5, 0.5, -0.5, 0.5]
+    actions[..., 3] = [0.3, -0.9, 0.1, -0.9]
+    for _ in range(20):
+        _, outcome = simulation.step(actions)
+    return simulation, outcome
+
+
+def segments(parent: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
+    """Vertical strokes as (x, from, to, bus) and horizontal ones as (y, from, to, bus), as lines are drawn."""
+    vertical = [(x[p], *sorted((y[p], y[j])), j) for j, p in enumerate(parent) if j and y[p] != y[j]]
+    horizontal = [(y[j], x[p], x[j], j) for j, p in enumerate(parent) if j]
+    return vertical, horizontal
+
+
+@given(TREES)
+@settings(max_examples=200, deadline=None)
+def test_no_two_buses_share_a_place_and_children_stand_right_of_their_parent(parents):
+    parent = np.array(parents)
+    x, y = layout_tree(parent)
+    assert len(set(zip(x, y, strict=True))) == len(parent)
+    assert (x[1:] == x[parent[1:]] + 1).all()
+    assert (x[0], y[0]) == (0, 0)
+
+
+@given(TREES)
+@settings(max_examples=200, deadline=None)
+def test_no_two_lines_cross(parents):
+    parent = np.array(parents)
+    vertical, horizontal = segments(parent, *layout_tree(parent))
+    for at, low, high, j in vertical:
+        for lane, start, end, k in horizontal:
+            # A lane may begin or end on the stroke of its own siblings; nothing passes through.
+            assert not (low < lane < high and start < at < end), (j, k)
+            assert not (low < lane < high and end == at), (j, k)
+
+
+def test_the_longest_path_is_straight():
+    parent = np.array([-1, 0, 1, 2, 1, 4, 5, 6])
+    x, y = layout_tree(parent)
+    assert y[[0, 1, 4, 5, 6, 7]].tolist() == [0] * 6
+    assert x.tolist() == [0, 1, 2, 3, 2, 3, 4, 5]
+    assert abs(y[2]) == 1 and y[3] == y[2]
+
+
+def test_laterals_of_one_lane_alternate_between_above_and_below():
+    # A trunk of five buses, with a lateral of one bus at each of the first four.
+    x, y = layout_tree(np.array([-1, 0, 1, 2, 3, 0, 1, 2, 3]))
+    assert x[5:].tolist() == [1, 2, 3, 4]
+    assert sorted(y[5:]) == [-1, -1, 1, 1]
+
+
+@pytest.mark.parametrize("name", feeder_names())
+def test_every_shipped_feeder_has_a_compact_layout(name):
+    parent = load_feeder(name).parent
+    x, y = layout_tree(parent)
+    again = layout_tree(parent.copy())
+    np.testing.assert_array_equal((x, y), again)
+    lanes = len(np.unique(y))
+    leaves = len(parent) - len(np.unique(parent[1:]))
+    assert lanes <= leaves
+
+
+def test_a_layout_handed_out_can_be_changed_without_harm():
+    parent = np.array([-1, 0, 1, 0])
+    x, _ = layout_tree(parent)
+    x += 7
+    assert layout_tree(parent)[0].tolist() == [0, 1, 2, 1]
+
+
+def test_the_table_marks_the_curtailed_and_nobody_else():
+    simulation, outcome = evening_of_large_imports()
+    text = draw_ansi(simulation.params, *simulation.running(), outcome)
+    assert outcome.is_curtailed[0].tolist() == [False, True, False, True]
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split() and line.split()[0] in "0123"}
+    assert {i: "*" in line for i, line in rows.items()} == {"0": False, "1": True, "2": False, "3": True}
+    assert "19:00 to 20:00" in text and DsoStatus.OPTIMAL.sentence in text
+    assert f"LMP {simulation.days.lmp_per_kwh[0, 19]:.3f}" in text
+    assert max(len(line) for line in text.splitlines()) <= 120 and "\x1b" not in text
+    assert "…" not in text
+
+
+def test_before_the_first_interval_it_says_what_is_to_come():
+    simulation = Simulation("ieee33")
+    simulation.reset(seed=3)
+    text = draw_ansi(simulation.params, *simulation.running(), None)
+    assert "00:00 to 01:00" in text and "To come: LMP" in text
+    assert draw_rgb(simulation.params, *simulation.running(), None).std() > 0
+
+
+def test_rows_of_a_batch_are_drawn_apart():
+    simulation, outcome = evening_of_large_imports(num_envs=2)
+    state, days = simulation.running()
+    texts = [draw_ansi(simulation.params, state, days, outcome, row=row) for row in (0, 1)]
+    assert texts[0] != texts[1]
+    alone, outcome_alone = evening_of_large_imports()
+    assert texts[0] == draw_ansi(alone.params, *alone.running(), outcome_alone)
+
+
+def test_the_table_counts_what_is_beyond_limits_where_nobody_checks():
+    unchecked = UncheckedDso(build_dso(load_scenario("ieee33_communities")))
+    simulation, outcome = evening_of_large_imports(dso=unchecked)
+    feeder, voltage = simulation.params.feeder, outcome.response.voltage_pu[0]
+    beyond = int(((voltage < feeder.v_min_pu - 1e-5) | (voltage > feeder.v_max_pu + 1e-5)).sum())
+    assert beyond > 0
+    assert f"{beyond} buses beyond limits" in draw_ansi(simulation.params, *simulation.running(), outcome)
+
+
+def test_the_same_interval_gives_the_same_pixels_and_leaves_settings_alone():
+    simulation, outcome = evening_of_large_imports()
+    before = dict(matplotlib.rcParams)
+    first, second = (draw_rgb(simulation.params, *simulation.running(), outcome) for _ in range(2))
+    assert first.shape == (800, 1200, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, second)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_picture_has_the_size_asked_for():
+    simulation, outcome = evening_of_large_imports()
+    picture = draw_rgb(simulation.params, *simulation.running(), outcome, size=(901, 603))
+    assert picture.shape == (603, 901, 3)
+
+
+def test_curtailment_shows_in_the_picture():
+    simulation, outcome = evening_of_large_imports()
+    hatched = np.array([0xC2, 0x18, 0x5B])
+    picture = draw_rgb(simulation.params, *simulation.running(), outcome)
+    nothing_yet = draw_rgb(simulation.params, *simulation.running(), None)
+
+    def strokes(pixels: np.ndarray) -> int:
+        return int((np.abs(pixels.astype(int) - hatched).sum(axis=-1) < 30).sum())
+
+    assert strokes(picture) > 2 * strokes(nothing_yet)  # the legend alone has some
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("caracas141", "ieee123") else n for n in scenario_names()],
+)
+def test_every_shipped_scenario_can_be_drawn(name):
+    simulation = Simulation(name)
+    simulation.reset(seed=2)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (1, simulation.n_agent, 4))
+    _, outcome = simulation.step(actions)
+    text = draw_ansi(simulation.params, *simulation.running(), outcome)
+    assert "…" not in text and len(text.splitlines()) >= simulation.n_agent + 6
+    assert draw_rgb(simulation.params, *simulation.running(), outcome).std() > 0
