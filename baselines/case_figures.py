@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from peergrid.baselines.play import DayRecord
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.scenario import build_feeder, load_scenario
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
@@ -51,21 +52,27 @@ def _colours(cases: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
-    figure, axes = _figure(found, 1, 4.4)
-    for axis, (scenario, cases) in zip(axes[0], found.items(), strict=True):
+    figure, axes = _figure(found, 2, 7.0)
+    for column, (scenario, cases) in enumerate(found.items()):
         network = load_scenario(scenario).network
+        feeder = build_feeder(network)
+        distance = feeder.path_sum(np.hypot(feeder.r_ohm, feeder.x_ohm))
         colours = _colours(cases)
         for case, records in cases.items():
             voltage = np.concatenate([r.voltage_pu for r in records])
-            bus = np.arange(voltage.shape[1])
-            for edge, style in ((voltage.min(axis=0), "-"), (voltage.max(axis=0), "--")):
-                label = labels[case] if style == "-" else None
-                axis.plot(bus, edge, style, color=colours[case], linewidth=1.4, label=label)
-        for limit in (network.v_min_pu, network.v_max_pu):
-            axis.axhline(limit, color="black", linewidth=0.9, linestyle=":")
-        axis.set(title=scenario, xlabel="bus, in depth-first order")
-    axes[0, 0].set_ylabel("voltage [p.u.]\nlowest (solid) and highest (dashed) of all hours")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+            for row, edge in enumerate((voltage.max(axis=0), voltage.min(axis=0))):
+                ends = [np.stack([x[feeder.parent[1:]], x[1:]], axis=-1) for x in (distance, edge)]
+                lines = LineCollection(np.stack(ends, axis=-1), colors=colours[case], linewidths=1.5, alpha=0.85)
+                lines.set_label(labels[case])
+                axes[row, column].add_collection(lines)
+        for row, limit in enumerate((network.v_max_pu, network.v_min_pu)):
+            axes[row, column].axhline(limit, color="black", linewidth=0.9, linestyle=":")
+            axes[row, column].autoscale_view()
+            axes[row, column].set_xlabel("impedance from the substation [ohm]")
+    _title(axes, found)
+    axes[0, 0].set_ylabel("highest voltage of all hours [p.u.]")
+    axes[1, 0].set_ylabel("lowest voltage of all hours [p.u.]")
+    _legend(figure, axes[0, 0], ncols=len(labels))
     return figure
 
 
@@ -86,7 +93,9 @@ def _acceptance(found: Found, labels: Mapping[str, str]) -> Figure:
         axis.set_ylim(0.0, 1.12)
     _title(axes, found)
     axes[0, 0].set_ylabel("accepted energy / energy first proposed [1]")
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=2
+    )
     return figure
 
 
@@ -131,7 +140,13 @@ def _dso_work(found: Found, labels: Mapping[str, str]) -> Figure:
 
 
 def _name_cases(axis: Axes, names: list[str], first: int = 0) -> None:
-    axis.set_xticks(np.arange(first, first + len(names)), [n.replace(" ", "\n", 1) for n in names], fontsize=7.5)
+    broken = [name.replace(" ", "\n", 1).replace("-", "-\n").replace("in the", "in\nthe") for name in names]
+    axis.set_xticks(np.arange(first, first + len(names)), broken, fontsize=7.5)
+
+
+def _legend(figure: Figure, axis: Axes, ncols: int) -> None:
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8, loc="outside upper right", ncols=ncols)
 
 
 def _title(axes: np.ndarray, found: Found) -> None:

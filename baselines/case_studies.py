@@ -177,13 +177,12 @@ def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list
 NETWORK_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
     "lowest\nV p.u.": lambda s: f"{s.voltage_min_pu:.4f}",
     "highest\nV p.u.": lambda s: f"{s.voltage_max_pu:.4f}",
-    "most beyond\nlimits %": lambda s: f"{s.voltage_excess_percent:.3f}",
+    "beyond\nlimits %": lambda s: f"{s.voltage_excess_percent:.3f}",
     "bus-hours\nbeyond": lambda s: f"{s.bus_hours_beyond_limits:.1f}",
-    "highest\nloading": lambda s: f"{s.loading_max:.2f}",
-    "hours\noverloaded": lambda s: f"{s.line_hours_overloaded:.1f}",
+    "line\nload": lambda s: f"{s.loading_max:.2f}",
+    "hours\nover": lambda s: f"{s.line_hours_overloaded:.1f}",
     "shed\nkWh": lambda s: f"{s.shed_kwh:.1f}",
     "generator\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.generator_peak_mva),
-    "substation\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.substation_peak_mva),
 }
 MARKET_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
     "accepted\nat first": lambda s: f"{s.acceptance_first:.3f}",
@@ -194,17 +193,15 @@ MARKET_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
     "DSO\nsolves": lambda s: f"{s.dso_solves:.0f}",
     "messages": lambda s: f"{s.messages:.0f}",
     "DSO\nseconds": lambda s: f"{s.dso_seconds:.2f}",
-    "prediction\nseconds": lambda s: f"{s.prediction_seconds:.2f}",
+    "predict\nseconds": lambda s: f"{s.prediction_seconds:.2f}",
 }
 
 
 def table(title: str, summaries: list[CaseSummary], columns: Mapping[str, Callable[[CaseSummary], str]]) -> Table:
     """The summaries as a table, a block of cases for each scenario."""
-    grid = Table(title=title, title_justify="left")
-    grid.add_column("scenario", no_wrap=True)
-    grid.add_column("case", no_wrap=True)
-    for name in columns:
-        grid.add_column(name, justify="right", no_wrap=True)
+    grid = Table(title=title, title_justify="left", padding=(0, 0, 0, 1))
+    for name in ("scenario", "case", *columns):
+        grid.add_column(name, justify="left" if name in ("scenario", "case") else "right", no_wrap=True)
     for i, s in enumerate(summaries):
         is_first = i == 0 or summaries[i - 1].scenario != s.scenario
         is_last = i + 1 == len(summaries) or summaries[i + 1].scenario != s.scenario

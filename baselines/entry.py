@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
+TABLE_WIDTH = 130
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 Settings = TypeVar("Settings")
@@ -49,9 +50,9 @@ def run_all(work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, wh
 
 
 def console_for_tables() -> Console:
-    """A console that is as wide as its terminal, and wide enough for any table where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    """A console as wide as its terminal, and at least as wide as our tables."""
+    width = Console().width
+    return Console(width=max(width, TABLE_WIDTH))
 
 
 def write_json(path: Path, content: Any) -> None:
