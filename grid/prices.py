@@ -48,6 +48,10 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
     def at_parent(rows: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros_like(rows[:1]), rows])[feeder.parent[1:]]
 
+    def times(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        # Row by row: the last bits of a product of many rows at once depend on how many there are.
+        return (rows[..., None, :] @ matrix)[..., 0, :]
+
     s = feeder.base_kva
     p, q = solution.flow_kw[..., 1:, None] / s, solution.flow_kvar[..., 1:, None] / s
     l = solution.current_pu2[..., 1:, None]  # noqa: E741
@@ -57,7 +61,7 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
     by_d = 2.0 * p * fed - l * at_parent(v_by_d)
 
     # Lossless flows, and the squared rating where it binds them; elsewhere its multiplier is zero.
-    p_hat, q_hat = (flow[..., 0] - l[..., 0] * z @ on_path for flow, z in ((p, r), (q, x)))
+    p_hat, q_hat = (flow[..., 0] - times(l[..., 0] * z, on_path) for flow, z in ((p, r), (q, x)))
     of_lossless = solution.i_max_lossless_multiplier[..., 1:] / s
     by_v_from = -of_lossless * (p_hat**2 + q_hat**2) / v_from
 
@@ -66,14 +70,14 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
     v_min, v_max = -solution.v_min_multiplier[..., 1:] / s, solution.v_max_multiplier[..., 1:] / s
     lossless = upper_voltage is UpperVoltage.LOSSLESS
     of_true_voltage = v_min if lossless else v_min + v_max
-    direct = (v_min + v_max) @ v_by_d
-    direct_congestion = (2.0 * of_lossless * p_hat) @ fed + by_v_from @ at_parent(v_by_d)
+    direct = times(v_min + v_max, v_by_d)
+    direct_congestion = times(2.0 * of_lossless * p_hat, fed) + times(by_v_from, at_parent(v_by_d))
     by_current = np.stack(
         [
             lambda_0 * r,
             mu_0 * x,
-            of_true_voltage @ v_by_l,
-            solution.i_max_multiplier[..., 1:] / s + by_v_from @ at_parent(v_by_l),
+            times(of_true_voltage, v_by_l),
+            solution.i_max_multiplier[..., 1:] / s + times(by_v_from, at_parent(v_by_l)),
         ],
         axis=-1,
     )
