@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -155,7 +156,7 @@ def difference_errors(
     return np.where(says_nothing | is_kink, np.nan, error), np.where(says_nothing, np.nan, is_kink)
 
 
-def examine_all(dso: OpfDso, query: DsoQuery, rng: np.random.Generator, bar: tqdm[None]) -> Findings:
+def examine_all(dso: OpfDso, query: DsoQuery, rng: np.random.Generator, bar: tqdm[NoReturn]) -> Findings:
     n = len(query.load_kw)
     bus = rng.integers(1, dso.feeder.n_bus, n)
     found = []
@@ -247,7 +248,7 @@ class Touched:
         return max(self.import_share, self.export_share, self.shed_share)
 
 
-def touch_where_nothing_binds(dso: OpfDso, query: DsoQuery, penalty: Penalty, bar: tqdm[None]) -> Touched:
+def touch_where_nothing_binds(dso: OpfDso, query: DsoQuery, penalty: Penalty, bar: tqdm[NoReturn]) -> Touched:
     """Asks on the same network with limits too wide to bind."""
     n_bus = dso.feeder.n_bus
     found = []
