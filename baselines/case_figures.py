@@ -62,7 +62,7 @@ def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
             voltage = np.concatenate([r.voltage_pu for r in records])
             for row, edge in enumerate((voltage.max(axis=0), voltage.min(axis=0))):
                 ends = [np.stack([x[feeder.parent[1:]], x[1:]], axis=-1) for x in (distance, edge)]
-                lines = LineCollection(np.stack(ends, axis=-1), colors=colours[case], linewidths=1.5, alpha=0.85)
+                lines = LineCollection(list(np.stack(ends, axis=-1)), colors=colours[case], linewidths=1.5, alpha=0.85)
                 lines.set_label(labels[case])
                 axes[row, column].add_collection(lines)
         for row, limit in enumerate((network.v_max_pu, network.v_min_pu)):

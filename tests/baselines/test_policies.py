@@ -1,0 +1,110 @@
+"""Fixed policies step the environment by its published interface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pettingzoo import ParallelEnv
+
+from peergrid.baselines.play import play_day
+from peergrid.baselines.policies import NoTrade, Optimal, Planned, RandomPolicy, Refined, Truthful, community_export
+from peergrid.envs import p2p_trading_v0
+from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
+from peergrid.envs.p2p_trading.transition import current_interval
+from peergrid.envs.policy import Policy
+
+POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_plays_a_day_by_actions_of_the_action_space(policy):
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", max_cycles=3)
+    played: Policy = policy()
+    assert isinstance(played, Policy)
+    observations, _ = env.reset(seed=1)
+    played.begin(env)
+    while env.agents:
+        actions = played.act(observations)
+        assert set(actions) == set(env.agents)
+        assert all(env.action_space(agent).contains(action) for agent, action in actions.items())
+        observations, *_ = env.step(actions)
+
+
+def test_the_random_policy_repeats_itself_for_the_same_seed():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", max_cycles=2)
+    observations, _ = env.reset(seed=1)
+    played = []
+    for _ in range(2):
+        policy = RandomPolicy(seed=4)
+        policy.begin(env)
+        played.append(policy.act(observations))
+    for agent in env.possible_agents:
+        np.testing.assert_array_equal(played[0][agent], played[1][agent])
+
+
+def test_without_trade_there_is_no_contract_and_no_battery():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", max_cycles=3)
+    observations, _ = env.reset(seed=1)
+    policy = NoTrade()
+    policy.begin(env)
+    while env.agents:
+        observations, *_ = env.step(policy.act(observations))
+        assert env.last_outcome is not None
+        assert (env.last_outcome.contracts.quantity_kw == 0).all()
+        assert (env.last_outcome.decisions.battery_kw == 0).all()
+
+
+def test_a_community_exports_where_it_is_balanced_or_at_the_edge_of_the_spread():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33")
+    env.reset(seed=1)
+    simulation = env.simulation
+    state, days = simulation.running()
+    now = current_interval(state, days, simulation.params)
+    battery_kw = np.zeros_like(state.stored_kwh)
+    wide = replace(now, lmp_per_kwh=np.array([0.3]))
+    simulation.params = replace(
+        simulation.params, market=replace(simulation.params.market, half_spread_per_kwh=0.3)
+    )  # from 0 to 0.6 every community of this scenario can be balanced
+    export_kw = community_export(simulation, wide, battery_kw)
+    assert abs(export_kw.sum()) < 1e-3
+    assert (np.abs(export_kw) > 1.0).any()
+
+
+def test_a_refined_proposal_is_never_larger_than_the_plan_and_equals_it_without_prediction():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33_communities", mechanism="direct", max_cycles=14)
+    planned, blind, seeing = Planned(), Refined(no_prediction), Refined(oracle)
+    observations, _ = env.reset(options={"evaluation_day": 0})
+    for policy in (planned, blind, seeing):
+        policy.begin(env)
+    cut = 0
+    while env.agents:
+        simulation = env.simulation
+        state, days = simulation.running()
+        now = current_interval(state, days, simulation.params)
+        seen = np.stack([observations[a] for a in env.agents])
+        of_plan = planned.decide(simulation, now, seen)
+        of_blind = blind.decide(simulation, now, seen)
+        of_seeing = seeing.decide(simulation, now, seen)
+        np.testing.assert_allclose(of_blind.quantity_kw, of_plan.quantity_kw)
+        assert (np.abs(of_seeing.quantity_kw) <= np.abs(of_plan.quantity_kw) + 1e-9).all()
+        cut += int((np.abs(of_seeing.quantity_kw) < np.abs(of_plan.quantity_kw) - 1.0).sum())
+        observations, *_ = env.step(planned.act(observations))
+    assert cut > 0
+
+
+def test_a_day_is_played_the_same_twice():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", max_cycles=4)
+    first, second = (play_day(env, Truthful(), day=2) for _ in range(2))
+    assert first.welfare == second.welfare
+    np.testing.assert_array_equal(first.voltage_pu, second.voltage_pu)
+    assert first.first_proposed_kwh == second.first_proposed_kwh
+
+
+def test_policies_of_the_market_refuse_other_environments():
+    class Other(ParallelEnv[str, np.ndarray, np.ndarray]):
+        pass
+
+    with pytest.raises(TypeError, match="p2p_trading_v0 only"):
+        NoTrade().begin(Other())
