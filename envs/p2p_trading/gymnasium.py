@@ -13,7 +13,7 @@ from peergrid.envs.p2p_trading.env import RENDER_MODES, P2PTrading
 from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.envs.policy import Policy
-from peergrid.grid.errors import InvalidAction, UnknownName
+from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 from peergrid.grid.parts import resolve
 
 POLICIES = {
@@ -120,6 +120,8 @@ class SoloTrading(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """Play one interval."""
+        if not self.market.agents:  # asked first, as the others can't act then either
+            raise PeergridError("no episode runs: call reset() before step()")
         actions = {**self.others.act(self._seen), self.learner: action}
         self._seen, rewards, terminations, truncations, infos = self.market.step(actions)
         me = self.learner

@@ -128,7 +128,9 @@ class Simulation:
         state, days = self.running()
         return _clipped(observe(state, days, self.predictor, self.params), self.entries)
 
-    def global_state(self, observation: Float32[np.ndarray, "batch agent entry"]) -> Float32[np.ndarray, "batch entry"]:
+    def global_state(
+        self, observation: Float32[np.ndarray, "batch agent entry"]
+    ) -> Float32[np.ndarray, "batch entry_of_state"]:
         """The global state that goes with an observation just made."""
         state, days = self.running()
         return _clipped(global_state(observation, state, days, self.params), self.state_entries)
