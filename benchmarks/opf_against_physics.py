@@ -83,8 +83,8 @@ def draw_query(dso: OpfDso, rating_kw: Float[np.ndarray, " trade"], n: int, rng:
 
 def rows(query: DsoQuery, chosen: slice) -> DsoQuery:
     """Some of a batch of queries."""
-    arrays = {f.name: getattr(query, f.name) for f in fields(query)}
-    return replace(query, **{name: a[chosen] for name, a in arrays.items() if isinstance(a, np.ndarray)})
+    values = {f.name: getattr(query, f.name) for f in fields(query)}
+    return DsoQuery(**{name: v[chosen] if isinstance(v, np.ndarray) else v for name, v in values.items()})
 
 
 def examine(dso: OpfDso, query: DsoQuery, bus: Int[np.ndarray, " proposal"]) -> Findings:
