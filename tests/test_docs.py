@@ -1,0 +1,48 @@
+"""Pages agree with the environment that they describe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from peergrid.envs import p2p_trading_v0
+from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.scenario import scenario_names
+from peergrid.grid import feeder_names
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "p2p_trading.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_every_entry_of_the_observation_in_order():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33")
+    entries = env.describe_observation("microgrid_0")
+    rows = [f"| {i} | {e.name} | {e.unit} | {e.low:g} | {e.high:g} |" for i, e in enumerate(entries)]
+    assert "\n".join(rows) in PAGE
+    assert f"| Observation shape | `({len(entries)},)`" in PAGE
+
+
+def test_the_page_lists_every_info():
+    rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in INFOS.items()]
+    assert "\n".join(rows) in PAGE
+
+
+def test_the_readme_names_every_scenario_and_feeder():
+    for name in (*scenario_names(), *feeder_names()):
+        assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/model.md", "docs/p2p_trading.md", "docs/case_studies.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readme_s_examples_run(code, capsys):
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out
