@@ -83,8 +83,9 @@ def draw_query(dso: OpfDso, rating_kw: Float[np.ndarray, " trade"], n: int, rng:
 
 def rows(query: DsoQuery, chosen: slice) -> DsoQuery:
     """Some of a batch of queries."""
-    values = {f.name: getattr(query, f.name) for f in fields(query)}
-    return DsoQuery(**{name: v[chosen] if isinstance(v, np.ndarray) else v for name, v in values.items()})
+    lmp = np.asarray(query.lmp_per_kwh)[chosen]
+    by_row = {name: getattr(query, name)[chosen] for name in ("load_kw", "load_kvar", "proposed_kw")}
+    return replace(query, lmp_per_kwh=lmp, **by_row)
 
 
 def examine(dso: OpfDso, query: DsoQuery, bus: Int[np.ndarray, " proposal"]) -> Findings:
