@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import cvxpy as cp
@@ -19,6 +19,8 @@ from peergrid.envs.p2p_trading.simulation import Simulation, build_params
 from peergrid.envs.p2p_trading.types import Params
 from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import PeergridError
+from peergrid.grid.opf.branch_flow import branch_flow
+from peergrid.grid.opf.problem import UpperVoltage
 
 # Money is counted in this many units of currency inside the solver, which brings the objective near 1.
 MONEY_UNIT = 100.0
@@ -137,80 +139,50 @@ class DayPlan:
 class Optimum:
     """The perfect-foresight social optimum: everybody's resources, the DSO's generators and the network, over the day.
 
-    The equations of the network are those of `grid/opf/problem.py`, for every interval at once.
+    The network is that of the DSO's own problem, lossless limits included, for every interval at once.
     """
 
     def __init__(self, params: Params) -> None:
         self.params = params
         feeder, hours = params.feeder, params.step_hours
-        s = feeder.base_kva
+        s, n_t, n = feeder.base_kva, params.intervals, feeder.n_bus
         self.devices = _Devices(params, unit_kw=s)
-        n_t, n, n_gen = params.intervals, feeder.n_bus, len(params.generators.bus)
-        r, x = feeder.r_pu[1:], feeder.x_pu[1:]
-        lines = np.arange(n - 1)
-        feeds = sp.csr_array((np.ones(n - 1), (lines, feeder.parent[1:])), shape=(n - 1, n))
-        fed = sp.csr_array((np.ones(n - 1), (lines, lines + 1)), shape=(n - 1, n))
-        trades = _at_buses(params.trade_bus, n)
-        gens = _at_buses(np.array(params.generators.bus, dtype=int), n)
-        root = np.eye(1, n)
-
         self.lmp = cp.Parameter(n_t)
         self.load_p, self.load_q = cp.Parameter((n_t, n)), cp.Parameter((n_t, n))
         self.sheddable, self.tan_phi = cp.Parameter((n_t, n), nonneg=True), cp.Parameter((n_t, n))
-        P, Q, l, v = (cp.Variable((n_t, n - 1)) for _ in range(4))  # noqa: E741
-        from_upstream, q_from_upstream = cp.Variable((n_t, 1)), cp.Variable((n_t, 1))
-        g, h = cp.Variable((n_t, max(n_gen, 1))), cp.Variable((n_t, max(n_gen, 1)))
+        p_upstream, q_upstream = cp.Variable((n_t, 1)), cp.Variable((n_t, 1))
         shed = cp.Variable((n_t, n), nonneg=True)
-
-        p = from_upstream @ root + self.devices.export @ trades + shed - self.load_p
-        q = q_from_upstream @ root + cp.multiply(self.tan_phi, shed) - self.load_q
-        limits = []
-        if n_gen:
-            p, q = p + g @ gens, q + h @ gens
-            bounds = params.generators
-            limits = [
-                g >= np.tile(bounds.p_min_kw / s, (n_t, 1)),
-                g <= np.tile(bounds.p_max_kw / s, (n_t, 1)),
-                h >= np.tile(bounds.q_min_kvar / s, (n_t, 1)),
-                h <= np.tile(bounds.q_max_kvar / s, (n_t, 1)),
-            ]
-        v_source = np.full((n_t, 1), feeder.v_source_pu**2)
-        parents = sp.csr_array((np.ones(n - 1), (feeder.parent[1:], lines)), shape=(n, n - 1))
-        v_from = cp.hstack([v_source, v]) @ parents
+        root = np.eye(1, n)
+        p = p_upstream @ root + self.devices.export @ _at_buses(params.trade_bus, n) + shed - self.load_p
+        q = q_upstream @ root + cp.multiply(self.tan_phi, shed) - self.load_q
+        cost = s * (self.lmp @ p_upstream[:, 0] + params.voll_per_kwh * cp.sum(shed))
+        cost += params.c_ls_per_kw2h * s**2 * cp.sum_squares(shed)
+        limits = [shed <= self.sheddable]
 
         def rows(values: np.ndarray) -> np.ndarray:
             return np.tile(values, (n_t, 1))
 
-        rated = np.flatnonzero(np.isfinite(feeder.i_max_a[1:]))
-        P_hat, Q_hat, v_hat = (cp.Variable((n_t, n - 1)) for _ in range(3))
-        v_hat_from = cp.hstack([v_source, v_hat]) @ parents
-        flat = partial(cp.vec, order="C")
-        constraints = [
-            P @ feeds == (P - cp.multiply(rows(r), l)) @ fed + p,
-            Q @ feeds == (Q - cp.multiply(rows(x), l)) @ fed + q,
-            v == v_from - 2 * (cp.multiply(rows(r), P) + cp.multiply(rows(x), Q)) + cp.multiply(rows(r**2 + x**2), l),
-            cp.SOC(flat(v_from + l), cp.vstack([flat(2 * P), flat(2 * Q), flat(v_from - l)]), axis=0),
-            v >= rows(feeder.v_min_pu[1:] ** 2),
-            shed <= self.sheddable,
-            (P_hat @ feeds)[:, 1:] == P_hat + p[:, 1:],
-            (Q_hat @ feeds)[:, 1:] == Q_hat + q[:, 1:],
-            v_hat == v_hat_from - 2 * (cp.multiply(rows(r), P_hat) + cp.multiply(rows(x), Q_hat)),
-            v_hat <= rows(feeder.v_max_pu[1:] ** 2),
-            *limits,
-            *self.devices.constraints,
-        ]
-        if len(rated):
-            l_max = rows((feeder.i_max_a / feeder.base_a)[1:][rated] ** 2)
-            top, legs = v_from[:, rated] + l_max, (2 * P_hat[:, rated], 2 * Q_hat[:, rated], v_from[:, rated] - l_max)
-            constraints += [
-                l[:, rated] <= l_max,
-                cp.SOC(flat(top), cp.vstack([flat(leg) for leg in legs]), axis=0),
-            ]
-        cost = self.lmp @ from_upstream[:, 0] * s + params.voll_per_kwh * s * cp.sum(shed)
-        cost += params.c_ls_per_kw2h * s**2 * cp.sum_squares(shed)
-        if n_gen:
-            a, b = params.generators.a_per_kw2h, params.generators.b_per_kwh
-            cost += cp.sum(cp.multiply(rows(b * s), g)) + cp.sum_squares(cp.multiply(rows(np.sqrt(a) * s), g))
+        own = params.generators
+        if own.bus:
+            g, h = cp.Variable((n_t, len(own.bus))), cp.Variable((n_t, len(own.bus)))
+            at_generators = _at_buses(np.array(own.bus), n)
+            p, q = p + g @ at_generators, q + h @ at_generators
+            limits += [g >= rows(own.p_min_kw / s), g <= rows(own.p_max_kw / s)]
+            limits += [h >= rows(own.q_min_kvar / s), h <= rows(own.q_max_kvar / s)]
+            quadratic = cp.sum_squares(cp.multiply(rows(np.sqrt(own.a_per_kw2h) * s), g))
+            cost += cp.sum(cp.multiply(rows(own.b_per_kwh * s), g)) + quadratic
+        rated = np.isfinite(feeder.i_max_a)
+        flow = branch_flow(
+            feeder,
+            p,
+            q,
+            v_source=np.full((n_t, 1), feeder.v_source_pu**2),
+            v_min=rows(feeder.v_min_pu[1:] ** 2),
+            v_max=rows(feeder.v_max_pu[1:] ** 2),
+            l_max=rows((feeder.i_max_a / feeder.base_a)[rated] ** 2),
+            upper_voltage=UpperVoltage.LOSSLESS,
+        )
+        constraints = [*flow.constraints.values(), *limits, *self.devices.constraints]
         self.program = cp.Problem(cp.Maximize((self.devices.value - hours * cost) / MONEY_UNIT), constraints)
 
     @staticmethod
