@@ -86,6 +86,6 @@ def _record(outcomes: list[Outcome], env: P2PTrading, day: int, policy_seconds: 
         dso_calls=int(sum(o.dso_calls[0] for o in outcomes)),
         dso_seconds=float(sum(r.solve_seconds for r in responses)),
         policy_seconds=policy_seconds,
-        failed=int((status > DsoStatus.RELAXATION_NOT_TIGHT).sum()),
+        failed=int((status >= DsoStatus.INFEASIBLE).sum()),
         not_tight=int((status == DsoStatus.RELAXATION_NOT_TIGHT).sum()),
     )

@@ -98,13 +98,14 @@ class DsoQuery:
 
 
 class DsoStatus(IntEnum):
-    """How the DSO came to its response."""
+    """How the DSO came to its response; from INFEASIBLE on, it failed."""
 
     OPTIMAL = 0
     RELAXATION_NOT_TIGHT = 1
-    INFEASIBLE = 2
-    INACCURATE = 3
-    POWER_FLOW_DIVERGED = 4
+    UNCHECKED = 2
+    INFEASIBLE = 3
+    INACCURATE = 4
+    POWER_FLOW_DIVERGED = 5
 
     @property
     def sentence(self) -> str:
@@ -112,9 +113,11 @@ class DsoStatus(IntEnum):
             DsoStatus.OPTIMAL: "solved to the tolerance",
             DsoStatus.RELAXATION_NOT_TIGHT: "the optimum of the relaxation is no power flow: its prices are not to be "
             "trusted; voltages, flows and losses are those of the AC power flow at the accepted dispatch",
+            DsoStatus.UNCHECKED: "every trade is carried out unchecked",
             DsoStatus.INFEASIBLE: "no dispatch keeps every bus and line within limits: "
-            "every proposal is curtailed to zero",
-            DsoStatus.INACCURATE: "the solver stopped short of its tolerance: every proposal is curtailed to zero",
+            "every proposal is curtailed to zero, the DSO's generators stand still",
+            DsoStatus.INACCURATE: "the solver stopped short of its tolerance: "
+            "every proposal is curtailed to zero, the DSO's generators stand still",
             DsoStatus.POWER_FLOW_DIVERGED: "the AC power flow has no solution at the accepted dispatch",
         }[self]
 
@@ -392,7 +395,8 @@ def dispatch_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem)
 class UncheckedDso:
     """A network that checks nothing: every trade is carried out, and the AC power flow shows what that does.
 
-    Generators run as planned without trades, and that plan's nodal prices are published: an operator that doesn't look.
+    Generators run and loads are shed as planned without trades, and that plan's nodal prices, multipliers and cost are
+    published: an operator that doesn't look.
     """
 
     def __init__(self, planner: OpfDso) -> None:
@@ -404,6 +408,7 @@ class UncheckedDso:
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
         plan = self.planner(replace(query, proposed_kw=np.zeros_like(query.proposed_kw)))
-        carried_out = replace(plan, accepted_kw=query.proposed_kw, cost_per_hour=plan.cost_per_hour)
+        unchecked = np.full_like(plan.status, int(DsoStatus.UNCHECKED))
+        carried_out = replace(plan, accepted_kw=query.proposed_kw, status=unchecked)
         everywhere = np.ones(plan.status.shape, dtype=bool)
         return with_power_flow(self.planner, carried_out, self.planner.problem(query), everywhere)

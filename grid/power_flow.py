@@ -108,11 +108,11 @@ def _postprocess(
     drawn = v[:, 0] * np.conj(current[:, 0]) - injected[:, 0]
     substation = drawn * feeder.base_kva
     return PowerFlow(
-        voltage_pu=np.abs(v).reshape(*batch, -1),
-        angle_rad=np.angle(v).reshape(*batch, -1),
-        flow_kw=flow.real.reshape(*batch, -1),
-        flow_kvar=flow.imag.reshape(*batch, -1),
-        current_a=(np.abs(current) * feeder.base_a * is_line).reshape(*batch, -1),
+        voltage_pu=np.abs(v).reshape(*batch, feeder.n_bus),
+        angle_rad=np.angle(v).reshape(*batch, feeder.n_bus),
+        flow_kw=flow.real.reshape(*batch, feeder.n_bus),
+        flow_kvar=flow.imag.reshape(*batch, feeder.n_bus),
+        current_a=(np.abs(current) * feeder.base_a * is_line).reshape(*batch, feeder.n_bus),
         losses_kw=losses.real.reshape(batch),
         losses_kvar=losses.imag.reshape(batch),
         substation_kw=substation.real.reshape(batch),

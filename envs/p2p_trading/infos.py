@@ -51,7 +51,7 @@ INFOS: dict[str, tuple[str, str]] = {
     "generation_kw": ("kW", "generation dispatched by the DSO"),
     "welfare": ("currency", "what the interval is worth to all"),
     "dso_result": ("currency", "what the DSO keeps"),
-    "dso_status": ("code", "DsoStatus: 0 optimal, 1 relaxation not tight, 2 infeasible, 3 inaccurate, 4 diverged"),
+    "dso_status": ("code", "DsoStatus: 0 optimal, 1 relaxation not tight, 2 unchecked, from 3 on failed"),
     "relaxation_gap_pu": ("p.u.", "largest loss that the relaxation invents"),
     "dso_calls": ("1", "proposals that the DSO answered, correction rounds included"),
 }
