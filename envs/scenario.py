@@ -6,7 +6,7 @@ the simulation works with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -24,6 +24,7 @@ from peergrid.grid.catalogue import load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty
 from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
 from peergrid.grid.feeder import Feeder
+from peergrid.grid.opf.problem import UpperVoltage
 from peergrid.grid.power_flow import solve_power_flow
 
 # The published 33-bus case sheds 1.1 % of its largest load to keep 0.95 p.u.; more says that the limits don't fit.
@@ -248,12 +249,16 @@ def _check_numbers(scenario: Scenario) -> None:
     buses = [m.bus for m in scenario.microgrids]
     if len(set(buses)) < len(buses):
         faults.append(f"two microgrids share a bus: {buses}")
+    for where, part in (("network", scenario.network), ("dso", scenario.dso), ("market", scenario.market)):
+        faults += _faulty_numbers(where, part)
+    for i, g in enumerate(scenario.generators):
+        where = f"generators[{i}] at bus {g.bus}"
+        faults += _faulty_numbers(where, g, may_be_negative=("p_min_kw", "b_per_kwh"))
+        if g.p_min_kw > g.p_max_kw:
+            faults.append(f"{where}: p_min_kw is above p_max_kw")
     for i, m in enumerate(scenario.microgrids):
         where = f"microgrids[{i}] at bus {m.bus}"
-        for f in fields(m):
-            value = getattr(m, f.name)
-            if isinstance(value, float) and not (np.isfinite(value) and value >= 0):
-                faults.append(f"{where}: {f.name} is {value}, not a number >= 0")
+        faults += _faulty_numbers(where, m)
         if m.battery_min_kwh > m.battery_max_kwh:
             faults.append(f"{where}: battery_min_kwh is above battery_max_kwh")
         if not (0 < m.charge_efficiency <= 1 and 0 < m.discharge_efficiency <= 1):
@@ -267,9 +272,9 @@ def _check_numbers(scenario: Scenario) -> None:
                 f"{where}: unserved_per_kwh is below utility_w_per_kwh, so must-serve load would be cut first"
             )
     for name in ("scale", "step_hours"):
-        if not getattr(scenario, name) > 0:
-            faults.append(f"{name} is {getattr(scenario, name)}, not positive")
-    for name, least in (("intervals", 1), ("lookahead", 1)):
+        if not 0 < getattr(scenario, name) < np.inf:
+            faults.append(f"{name} is {getattr(scenario, name)}, not a positive number")
+    for name, least in (("intervals", 1), ("lookahead", 1), ("seed", 0)):
         if getattr(scenario, name) < least:
             faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
     for name in ("initial_charge", "cooperation"):
@@ -279,13 +284,25 @@ def _check_numbers(scenario: Scenario) -> None:
         faults.append(f"horizon is {scenario.horizon!r}; it is 'truncate' or 'terminate'")
     if scenario.dso.penalty not in ("default", "paper"):
         faults.append(f"dso.penalty is {scenario.dso.penalty!r}; it is 'default' or 'paper'")
+    if scenario.dso.upper_voltage not in list(UpperVoltage):
+        known = " or ".join(repr(str(u)) for u in UpperVoltage)
+        faults.append(f"dso.upper_voltage is {scenario.dso.upper_voltage!r}; it is {known}")
     if scenario.dso.penalty == "paper" and scenario.dso.c_ls_per_kw2h <= 0:
         faults.append("dso.penalty is 'paper', so c_ls_per_kw2h must be positive: else shedding would be free")
-    if scenario.market.half_spread_per_kwh < 0 or scenario.market.price_cap_per_kwh <= 0:
-        faults.append("market.half_spread_per_kwh must not be negative and price_cap_per_kwh must be positive")
+    if scenario.market.price_cap_per_kwh == 0:
+        faults.append("market.price_cap_per_kwh must be positive")
     if scenario.market.correction_rounds < 1:
         faults.append("market.correction_rounds is below 1")
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
+
+
+def _faulty_numbers(where: str, part: Any, may_be_negative: Sequence[str] = ()) -> list[str]:
+    faults = []
+    for name, value in ((f.name, getattr(part, f.name)) for f in fields(part)):
+        if not isinstance(value, (int, float)) or (np.isfinite(value) and (value >= 0 or name in may_be_negative)):
+            continue
+        faults.append(f"{where}: {name} is {value}, not a number" + ("" if name in may_be_negative else " >= 0"))
+    return faults
 
 
 def build_profiles(scenario: Scenario) -> ProfileSource:
@@ -397,6 +414,11 @@ def check_scenario(scenario: Scenario) -> None:
             f"market.price_cap_per_kwh = {scenario.market.price_cap_per_kwh:.3g} is below the largest LMP "
             f"{source.max_lmp_per_kwh:.3g}, so undelivered contracts would pay: raise it"
         )
+    known = load_feeder(scenario.network.feeder).bus
+    wanted = [(f"microgrids[{i}]", m.bus) for i, m in enumerate(scenario.microgrids)]
+    wanted += [(f"generators[{i}]", g.bus) for i, g in enumerate(scenario.generators)]
+    wanted += [("network.rating_floor_path_to", scenario.network.rating_floor_path_to or known[0])]
+    faults += [f"{where}: feeder {scenario.network.feeder!r} has no bus {b!r}" for where, b in wanted if b not in known]
     if not faults:
         dso = build_dso(scenario)
         feeder = dso.feeder
@@ -410,7 +432,8 @@ def check_scenario(scenario: Scenario) -> None:
         response = dso(query)
         for status, load in zip(response.status, scale[:, 0], strict=True):
             if status != DsoStatus.OPTIMAL:
-                faults.append(f"at {load:.2f} of nominal load without trades: {DsoStatus(status).sentence}")
+                advice = f" ({_strain(feeder, load)})" if status == DsoStatus.INFEASIBLE else ""
+                faults.append(f"at {load:.2f} of nominal load without trades: {DsoStatus(status).sentence}{advice}")
         shed = response.shed_kw[0].sum() / query.load_kw[0].sum()
         if spec.penalty == "default" and shed > MOST_SHED:
             faults.append(
@@ -418,3 +441,16 @@ def check_scenario(scenario: Scenario) -> None:
                 "keep the limits: lower profiles.max_load_pu, widen the network's limits, or add a generator"
             )
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
+
+
+def _strain(feeder: Feeder, load_pu: float) -> str:
+    """Where the loads alone strain the network most, and what to change."""
+    flow = solve_power_flow(feeder, -load_pu * feeder.load_kw, -load_pu * feeder.load_kvar)
+    loading = flow.current_a[1:] / feeder.i_max_a[1:]
+    low, full = int(np.argmin(flow.voltage_pu[1:])) + 1, int(np.argmax(loading)) + 1
+    return (
+        f"with the loads alone, bus {feeder.bus[low]} is at {flow.voltage_pu[low]:.3f} p.u., its limits are "
+        f"{feeder.v_min_pu[low]:g} and {feeder.v_max_pu[low]:g}, and the line into bus {feeder.bus[full]} carries "
+        f"{100 * loading[full - 1]:.0f} % of its rating: widen network.v_min_pu, v_max_pu or the ratings, raise "
+        "network.v_source_pu, or lower profiles.max_load_pu"
+    )
