@@ -401,7 +401,7 @@ def test_full_cooperation_pays_everybody_an_equal_share_of_welfare():
 def test_a_day_that_terminates_pays_for_the_energy_left():
     outcomes = {}
     for horizon in ("truncate", "terminate"):
-        sim, rng = simulation(num_envs=2, dso=StubDso(), horizon=horizon, daily_cycle=False, intervals=5), None
+        sim = simulation(num_envs=2, dso=StubDso(), horizon=horizon, daily_cycle=False, intervals=5)
         rng = np.random.default_rng(0)
         sim.reset(seed=0)
         outcomes[horizon] = [sim.step(random_actions(2, sim.n_agent, rng))[1] for _ in range(5)]
