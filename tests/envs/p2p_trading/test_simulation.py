@@ -27,15 +27,15 @@ def random_actions(n, n_agent=4, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("scenario", "mechanism", "rounds", "predictor"),
+    ("scenario", "mechanism", "rounds", "predictor", "steps"),
     [
-        ("ieee33", "call_auction", 1, "none"),
-        ("ieee33_communities", "bilateral", 3, "none"),
-        ("ieee33", "direct", 1, "oracle"),
+        ("ieee33", "call_auction", 1, "none", 4),
+        ("ieee33_communities", "bilateral", 3, "none", 3),
+        ("ieee33", "direct", 1, "oracle", 1),
     ],
 )
-def test_a_batch_is_its_members_one_by_one(scenario, mechanism, rounds, predictor):
-    chosen = load_scenario(scenario, intervals=4)
+def test_a_batch_is_its_members_one_by_one(scenario, mechanism, rounds, predictor, steps):
+    chosen = load_scenario(scenario, intervals=steps)
     chosen = replace(chosen, market=replace(chosen.market, correction_rounds=rounds))
     arguments = dict(mechanism=mechanism, predictor=predictor)
     batch = Simulation(chosen, num_envs=N, **arguments)
@@ -46,7 +46,7 @@ def test_a_batch_is_its_members_one_by_one(scenario, mechanism, rounds, predicto
     for i, member in enumerate(members):
         for name, values in arrays_of(member.days).items():
             np.testing.assert_array_equal(drawn[name][i], values[0], err_msg=name)
-    for step in range(4):
+    for step in range(steps):
         np.testing.assert_allclose(seen, np.concatenate(alone), rtol=0, atol=1e-5)
         actions = random_actions(N, seed=step)
         seen, outcome = batch.step(actions)

@@ -157,8 +157,17 @@ def test_a_proposal_is_the_contract_or_the_dispatch_that_pays_better_at_the_pric
     np.testing.assert_allclose(contract.sum(-1), 0, atol=1e-9)
 
 
-@pytest.mark.parametrize("scenario", ["ieee33", "ieee33_communities", "ieee33_paper"])
-@pytest.mark.parametrize("habit", ["random", "always charging", "always discharging", "to and fro"])
+@pytest.mark.parametrize(
+    ("scenario", "habit"),
+    [
+        ("ieee33", "random"),
+        ("ieee33_communities", "random"),
+        ("ieee33_paper", "random"),
+        ("ieee33", "always charging"),
+        ("ieee33", "always discharging"),
+        ("ieee33_paper", "to and fro"),
+    ],
+)
 def test_batteries_keep_their_window_and_end_the_day_as_they_began(scenario, habit):
     n = 20
     sim, rng = simulation(scenario, num_envs=n, dso=StubDso(share=0.7)), np.random.default_rng(1)
