@@ -64,15 +64,15 @@ def test_a_central_action_of_the_wrong_shape_or_with_nan_is_refused():
 @pytest.mark.parametrize("others", ["no_trade", NoTrade, NoTrade(), "peergrid.baselines.policies:NoTrade"])
 def test_the_others_play_their_policy(others):
     solo, market, rng = (
-        SoloTrading("microgrid_2", others, max_cycles=3),
-        P2PTrading(max_cycles=3),
+        SoloTrading("microgrid_2", others, max_cycles=2),
+        P2PTrading(max_cycles=2),
         np.random.default_rng(0),
     )
     policy = NoTrade()
     seen, _ = solo.reset(seed=5)
     observations, _ = market.reset(seed=5)
     policy.begin(market)
-    for _ in range(3):
+    for _ in range(2):
         np.testing.assert_array_equal(seen, observations["microgrid_2"])
         action = rng.uniform(-1, 1, 4).astype(np.float32)
         actions = policy.act(observations) | {"microgrid_2": action}

@@ -79,11 +79,11 @@ def test_a_longer_lookahead_adds_forecasts_and_prices_and_nothing_else():
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 @pytest.mark.parametrize("scenario", ["ieee33", "ieee33_communities", "ieee33_paper"])
 def test_observations_stay_within_their_spaces(scenario, mechanism):
-    play_within_spaces(scenario, mechanism, "none", cycles=4)
+    play_within_spaces(scenario, mechanism, "none", cycles=2)
 
 
 def test_observations_with_predictions_stay_within_their_spaces():
-    play_within_spaces("ieee33_communities", None, "oracle", cycles=3)
+    play_within_spaces("ieee33_communities", None, "oracle", cycles=2)
 
 
 @pytest.mark.slow

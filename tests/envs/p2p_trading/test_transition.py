@@ -188,7 +188,7 @@ def test_batteries_keep_their_window_and_end_the_day_as_they_began(scenario, hab
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(step_hours=0.5, intervals=48), dict(initial_charge=0.0), dict(initial_charge=1.0)]
+    "changes", [dict(step_hours=0.5, intervals=16), dict(initial_charge=0.0), dict(initial_charge=1.0)]
 )
 def test_the_daily_cycle_closes_at_other_steps_and_from_an_empty_or_full_battery(changes):
     sim, rng = simulation(num_envs=5, dso=StubDso(), **changes), np.random.default_rng(2)
