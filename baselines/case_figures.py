@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 Found = Mapping[str, Mapping[str, list[DayRecord]]]
 
 
-def draw_figures(found: Found, labels: Mapping[str, str], folder: Path) -> list[Path]:
-    """Draw and save all figures; return their paths."""
+def draw_figures(found: Found, labels: Mapping[str, str], unchecked: Collection[str], folder: Path) -> list[Path]:
+    """Draw and save all figures; return their paths.
+
+    Args:
+        labels: What each case is called.
+        unchecked: The cases in which the DSO is not asked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {
         "voltage_profile": _voltage_profile(found, labels),
         "acceptance": _acceptance(found, labels),
         "economic_result": _economic_result(found, labels),
-        "dso_work": _dso_work(found, labels),
+        "dso_work": _dso_work(found, labels, unchecked),
     }
     paths = []
     for name, figure in drawn.items():
@@ -120,13 +125,13 @@ def _economic_result(found: Found, labels: Mapping[str, str]) -> Figure:
     return figure
 
 
-def _dso_work(found: Found, labels: Mapping[str, str]) -> Figure:
+def _dso_work(found: Found, labels: Mapping[str, str], unchecked: Collection[str]) -> Figure:
     figure, axes = _figure(found, 2, 6.4)
     for column, cases in enumerate(found.values()):
         colours = [_colours(cases)[c] for c in cases]
         days = len(next(iter(cases.values())))
         # The DSO is not asked where trades are carried out unchecked; its plan without trades is its own affair.
-        asked = [c not in ("1", "3u") for c in cases]
+        asked = [c not in unchecked for c in cases]
         solves = [sum(r.dso_calls for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
         seconds = [sum(r.dso_seconds for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
         for row, (values, form) in enumerate(((solves, "%.0f"), (seconds, "%.2f"))):

@@ -24,9 +24,10 @@ from rich.table import Table
 
 from peergrid.baselines.case_figures import draw_figures
 from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
-from peergrid.baselines.play import DayRecord, play_day
+from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade, Planned, Refined
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.infos import LOADING_TOLERANCE
 from peergrid.envs.p2p_trading.predictors import oracle
 from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import Scenario, build_dso, load_scenario
@@ -41,7 +42,6 @@ CASES = {
     "3u": "3 unchecked",
 }
 UNCHECKED = ("1", "3u")
-VOLTAGE_TOLERANCE_PU = 1e-5
 
 
 @dataclass
@@ -75,7 +75,7 @@ class CaseSummary:
     voltage_max_pu: float
     voltage_excess_percent: float
     bus_hours_beyond_limits: float
-    line_hours_overloaded: float
+    hours_overloaded: float
     loading_max: float
     acceptance_first: float
     acceptance_final: float
@@ -90,8 +90,8 @@ class CaseSummary:
     messages: float
     dso_seconds: float
     prediction_seconds: float
-    substation_peak_mva: tuple[float, float]
-    generator_peak_mva: tuple[float, float]
+    substation_peak_mw_mvar: tuple[float, float]
+    generator_peak_mw_mvar: tuple[float, float]
     failed_solves: int
     not_tight: int
 
@@ -129,7 +129,6 @@ def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list
     n_agent = len(records[0].gain)
     voltage = np.stack([r.voltage_pu[:, 1:] for r in records])
     excess = np.maximum(voltage / limits.v_max_pu - 1.0, 1.0 - voltage / limits.v_min_pu)
-    beyond = (voltage > limits.v_max_pu + VOLTAGE_TOLERANCE_PU) | (voltage < limits.v_min_pu - VOLTAGE_TOLERANCE_PU)
     loading = np.stack([r.loading_max for r in records])
     gain = np.array([r.gain.sum() - base.gain.sum() for r, base in zip(records, no_trade, strict=True)])
     welfare = np.array([r.welfare - base.welfare for r, base in zip(records, no_trade, strict=True)])
@@ -151,8 +150,8 @@ def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list
         voltage_min_pu=float(voltage.min()),
         voltage_max_pu=float(voltage.max()),
         voltage_excess_percent=float(max(100.0 * excess.max(), 0.0)),
-        bus_hours_beyond_limits=float(beyond.sum() / len(records)),
-        line_hours_overloaded=float((loading > 1.0 + 1e-4).sum() / len(records)),
+        bus_hours_beyond_limits=bus_hours_beyond_limits(records, limits.v_min_pu, limits.v_max_pu),
+        hours_overloaded=float((loading > 1.0 + LOADING_TOLERANCE).sum() * records[0].step_hours / len(records)),
         loading_max=float(loading.max()),
         acceptance_first=total("first_accepted_kwh") / max(total("first_proposed_kwh"), 1e-9),
         acceptance_final=total("accepted_kwh") / max(total("first_proposed_kwh"), 1e-9),
@@ -167,8 +166,8 @@ def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list
         messages=2.0 * n_agent * calls,
         dso_seconds=0.0 if case in UNCHECKED else per_day("dso_seconds"),
         prediction_seconds=per_day("policy_seconds") if case.startswith("3") else 0.0,
-        substation_peak_mva=peak("substation_kva"),
-        generator_peak_mva=peak("generator_kva"),
+        substation_peak_mw_mvar=peak("substation"),
+        generator_peak_mw_mvar=peak("generator"),
         failed_solves=int(total("failed")),
         not_tight=int(total("not_tight")),
     )
@@ -180,14 +179,15 @@ NETWORK_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
     "beyond\nlimits %": lambda s: f"{s.voltage_excess_percent:.3f}",
     "bus-hours\nbeyond": lambda s: f"{s.bus_hours_beyond_limits:.1f}",
     "line\nload": lambda s: f"{s.loading_max:.2f}",
-    "hours\nover": lambda s: f"{s.line_hours_overloaded:.1f}",
+    "hours\nover": lambda s: f"{s.hours_overloaded:.1f}",
     "shed\nkWh": lambda s: f"{s.shed_kwh:.1f}",
-    "generator\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.generator_peak_mva),
+    "failed\nsolves": lambda s: f"{s.failed_solves}",
+    "generator\nMW/Mvar": lambda s: "/".join(f"{peak:.2f}" for peak in s.generator_peak_mw_mvar),
 }
 MARKET_COLUMNS: dict[str, Callable[[CaseSummary], str]] = {
     "accepted\nat first": lambda s: f"{s.acceptance_first:.3f}",
     "accepted\nfinally": lambda s: f"{s.acceptance_final:.3f}",
-    "hours\ncurtailed": lambda s: f"{s.hours_with_curtailment:.1f}",
+    "hours\ncut": lambda s: f"{s.hours_with_curtailment:.1f}",
     "private\ngain": lambda s: f"{s.gain:+.1f}",
     "welfare\ngain": lambda s: f"{s.welfare:+.1f}",
     "DSO\nsolves": lambda s: f"{s.dso_solves:.0f}",
@@ -249,7 +249,7 @@ def main(cfg: DictConfig) -> None:
             },
         },
     )
-    figures = draw_figures(found, CASES, output)
+    figures = draw_figures(found, CASES, UNCHECKED, output)
     console = console_for_tables()
     console.print(table("The network: extremes over all days; hours and energy per day", summaries, NETWORK_COLUMNS))
     money = "The market: means per day; gains in currency over no trade"

@@ -1,13 +1,12 @@
 """Convex programs over a day: the microgrids' cooperative plan, and the perfect-foresight optimum with the network.
 
-Both are compiled once per scenario and solved by Clarabel.
+Both are compiled once, set for each day, and solved by Clarabel.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import cvxpy as cp
@@ -20,6 +19,7 @@ from peergrid.envs.p2p_trading.types import Params
 from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.opf.branch_flow import branch_flow
+from peergrid.grid.opf.conic import LARGEST_RATING_PU
 from peergrid.grid.opf.problem import UpperVoltage
 
 # Money is counted in this many units of currency inside the solver, which brings the objective near 1.
@@ -86,7 +86,11 @@ class _Devices:
         )
         wear = cp.sum(cp.multiply(row(grids.wear_per_kwh, u), charge + discharge))
         missing = cp.sum(cp.multiply(row(grids.unserved_per_kwh, u), unserved))
-        self.value = hours * (utility - diesel_cost - wear - missing)
+        # A day that terminates pays for the energy left, as the environment does.
+        self.left_price = cp.Parameter(nonneg=True)
+        left = cp.sum(cp.multiply(grids.discharge_efficiency, u * energy[-1] - params.initial_kwh))
+        terminal = self.left_price * left if params.terminates else 0.0
+        self.value = hours * (utility - diesel_cost - wear - missing) + terminal
 
     def set(self, simulation: Simulation, pv_kw: Float[np.ndarray, "time agent"]) -> None:
         """Fill in a day, with the PV that is expected."""
@@ -96,6 +100,7 @@ class _Devices:
         floor = grids.must_serve_share * demand_kw / u
         satiation = np.maximum(grids.utility_w_per_kwh / alpha / u, floor)
         self.pv.value = pv_kw / u
+        self.left_price.value = float(days.lmp_day_ahead_per_kwh[0, :n].mean())
         self.sqrt_alpha.value = np.sqrt(np.where(np.isfinite(alpha), alpha, 0.0)) * u
         self.floor.value, self.satiation.value = floor, satiation
         self.least_energy.value, self.most_energy.value = days.least_kwh[0] / u, days.most_kwh[0] / u
@@ -113,7 +118,6 @@ class DayPlan:
         self.params = params
         self.devices = _Devices(params, unit_kw=float(params.microgrids.rating_kw.mean()))
         n = params.intervals
-        self.lmp = cp.Parameter(n)
         self.buy_price, self.sell_price = cp.Parameter(n), cp.Parameter(n)
         bought, sold = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
         money = params.step_hours * (self.sell_price @ sold - self.buy_price @ bought)
@@ -121,13 +125,15 @@ class DayPlan:
         self.program = cp.Problem(cp.Maximize((self.devices.value + money) / MONEY_UNIT), constraints)
 
     @staticmethod
-    @lru_cache(maxsize=8)
     def of(scenario: Scenario) -> DayPlan:
-        """The compiled plan of a scenario."""
+        """A plan to solve for days of the scenario; it keeps what it compiles, and serves one thread at a time."""
         return DayPlan(build_params(scenario))
 
     def solve(self, simulation: Simulation) -> Schedule:
-        """The plan for the day that the simulation (of one row) has begun, by forecasts of sun and prices."""
+        """The plan for the day that the simulation (of one row) has begun.
+
+        The sun is forecast and prices are the day-ahead ones; the microgrids' own demand is known.
+        """
         _, days = simulation.running()
         n, spread, u = self.params.intervals, self.params.market.half_spread_per_kwh, self.devices.unit_kw
         lmp = days.lmp_day_ahead_per_kwh[0, :n]
@@ -179,16 +185,15 @@ class Optimum:
             v_source=np.full((n_t, 1), feeder.v_source_pu**2),
             v_min=rows(feeder.v_min_pu[1:] ** 2),
             v_max=rows(feeder.v_max_pu[1:] ** 2),
-            l_max=rows((feeder.i_max_a / feeder.base_a)[rated] ** 2),
+            l_max=rows(np.minimum(feeder.i_max_a / feeder.base_a, LARGEST_RATING_PU)[rated] ** 2),
             upper_voltage=UpperVoltage.LOSSLESS,
         )
         constraints = [*flow.constraints.values(), *limits, *self.devices.constraints]
         self.program = cp.Problem(cp.Maximize((self.devices.value - hours * cost) / MONEY_UNIT), constraints)
 
     @staticmethod
-    @lru_cache(maxsize=8)
     def of(scenario: Scenario) -> Optimum:
-        """The compiled optimum of a scenario."""
+        """An optimum to solve for days of the scenario; it keeps what it compiles, and serves one thread at a time."""
         return Optimum(build_params(scenario))
 
     def solve(self, simulation: Simulation) -> Schedule:
@@ -214,7 +219,10 @@ def _at_buses(bus: np.ndarray, n_bus: int) -> Any:
 def _solve(program: Any, what: str) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": where rounding stops it short of 1e-8
-        program.solve(solver=cp.CLARABEL, warm_start=False, **dict.fromkeys(REDUCED, 1e-6))
+        try:
+            program.solve(solver=cp.CLARABEL, warm_start=False, **dict.fromkeys(REDUCED, 1e-6))
+        except cp.SolverError as error:
+            raise PeergridError(f"the {what} was not solved: {error}") from None
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise PeergridError(f"the {what} was not solved: {program.status}")
     return float(program.value) * MONEY_UNIT

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.types import Outcome
+from peergrid.envs.p2p_trading.infos import VOLTAGE_TOLERANCE_PU
+from peergrid.envs.p2p_trading.transition import CURTAILED_SHARE
+from peergrid.envs.p2p_trading.types import Outcome, Params
 from peergrid.envs.policy import Policy
 from peergrid.grid.dso import DsoStatus
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DayRecord:
-    """What a day came to. Money is currency of the whole day; energies are sums of magnitudes over microgrids."""
+    """What a day came to. Money is currency of the whole day; energies are sums of magnitudes over microgrids.
+
+    Hours with curtailment are those in which the first submission of a microgrid was cut. Powers are [kW, kvar].
+    """
 
     day: int
     welfare: float
@@ -25,14 +31,15 @@ class DayRecord:
     first_accepted_kwh: float
     accepted_kwh: float
     curtailed_kwh: float
-    hours_with_curtailment: int
+    hours_with_curtailment: float
     traded_kwh: float
     voltage_pu: Float[np.ndarray, "time bus"]
     loading_max: Float[np.ndarray, " time"]
     shed_kwh: float
     losses_kwh: float
-    substation_kva: Float[np.ndarray, "time 2"]
-    generator_kva: Float[np.ndarray, "time 2"]
+    step_hours: float
+    substation: Float[np.ndarray, "time 2"]
+    generator: Float[np.ndarray, "time 2"]
     dso_calls: int
     dso_seconds: float
     policy_seconds: float
@@ -75,17 +82,31 @@ def _record(outcomes: list[Outcome], env: P2PTrading, day: int, policy_seconds: 
         first_accepted_kwh=energy(*[o.first_accepted_kw[0] for o in outcomes]),
         accepted_kwh=energy(*[r.accepted_kw[0] for r in responses]),
         curtailed_kwh=energy(*[o.proposed_kw[0] - o.response.accepted_kw[0] for o in outcomes]),
-        hours_with_curtailment=int(sum(o.is_curtailed[0].any() for o in outcomes)),
+        hours_with_curtailment=float(sum(_was_cut(o, params) for o in outcomes) * hours),
         traded_kwh=energy(*[o.contracts.quantity_kw[0] for o in outcomes]) / 2,
         voltage_pu=np.stack([r.voltage_pu[0] for r in responses]),
         loading_max=np.array([(r.current_a[0, 1:] / params.feeder.i_max_a[1:]).max() for r in responses]),
         shed_kwh=energy(*[r.shed_kw[0] for r in responses]),
         losses_kwh=float(sum(r.losses_kw[0] for r in responses) * hours),
-        substation_kva=np.array([[p[0], q[0]] for p, q in zip(active, reactive, strict=True)]),
-        generator_kva=np.array([[p[1], q[1]] for p, q in zip(active, reactive, strict=True)]),
+        step_hours=hours,
+        substation=np.array([[p[0], q[0]] for p, q in zip(active, reactive, strict=True)]),
+        generator=np.array([[p[1], q[1]] for p, q in zip(active, reactive, strict=True)]),
         dso_calls=int(sum(o.dso_calls[0] for o in outcomes)),
         dso_seconds=float(sum(r.solve_seconds for r in responses)),
         policy_seconds=policy_seconds,
         failed=int((status >= DsoStatus.INFEASIBLE).sum()),
         not_tight=int((status == DsoStatus.RELAXATION_NOT_TIGHT).sum()),
     )
+
+
+def _was_cut(outcome: Outcome, params: Params) -> bool:
+    cut_kw = np.abs(outcome.first_proposed_kw[0] - outcome.first_accepted_kw[0])
+    return bool((cut_kw > CURTAILED_SHARE * params.microgrids.rating_kw).any())
+
+
+def bus_hours_beyond_limits(records: Sequence[DayRecord], v_min_pu: float, v_max_pu: float) -> float:
+    """Buses beyond their voltage limits, summed over the hours of a mean day."""
+    tolerance = VOLTAGE_TOLERANCE_PU
+    voltage = np.stack([r.voltage_pu[:, 1:] for r in records])
+    beyond = (voltage > v_max_pu + tolerance) | (voltage < v_min_pu - tolerance)
+    return float(beyond.sum() * records[0].step_hours / len(records))

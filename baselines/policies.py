@@ -22,25 +22,25 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode
 from peergrid.envs.p2p_trading.types import Decisions, Now
 from peergrid.envs.policy import Observations
+from peergrid.envs.scenario import Scenario
 
 REFINEMENTS = 1
 
 
 class RandomPolicy:
-    """Samples every agent's action space; the same sequence in every episode for the same seed."""
+    """Uniform actions; every episode has its own, and the same seed gives the same sequence of episodes."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+        self._rng = np.random.default_rng(seed)
         self._env: ParallelEnv[Any, Any, Any] | None = None
 
     def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
         self._env = env
-        for i, agent in enumerate(env.possible_agents):
-            env.action_space(agent).seed(self.seed + i)
 
     def act(self, observations: Observations) -> dict[str, np.ndarray]:
         assert self._env is not None, "begin() comes first"
-        return {agent: self._env.action_space(agent).sample() for agent in observations}
+        spaces = {agent: self._env.action_space(agent) for agent in observations}
+        return {agent: self._rng.uniform(s.low, s.high).astype(s.dtype) for agent, s in spaces.items()}
 
 
 class MarketPolicy:
@@ -125,8 +125,14 @@ class Planned(MarketPolicy):
     The community trades internally without cost and with the grid at LMP +- half-spread; the network is not looked at.
     """
 
+    def __init__(self) -> None:
+        self._program: DayPlan | None = None
+        self._of: Scenario | None = None
+
     def prepare(self, simulation: Simulation) -> None:
-        self.plan: Schedule = DayPlan.of(simulation.scenario).solve(simulation)
+        if self._program is None or self._of != simulation.scenario:
+            self._program, self._of = DayPlan.of(simulation.scenario), simulation.scenario
+        self.plan: Schedule = self._program.solve(simulation)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
         battery_kw = _within_limits(self.plan.battery_kw[simulation.running()[0].step], now)
@@ -170,8 +176,14 @@ class Optimal(MarketPolicy):
     dispatch price that leads to it, and the schedule is met only nearly.
     """
 
+    def __init__(self) -> None:
+        self._program: Optimum | None = None
+        self._of: Scenario | None = None
+
     def prepare(self, simulation: Simulation) -> None:
-        self.plan: Schedule = Optimum.of(simulation.scenario).solve(simulation)
+        if self._program is None or self._of != simulation.scenario:
+            self._program, self._of = Optimum.of(simulation.scenario), simulation.scenario
+        self.plan: Schedule = self._program.solve(simulation)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
         step = simulation.running()[0].step

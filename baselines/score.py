@@ -20,7 +20,7 @@ from rich.table import Table
 
 from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
 from peergrid.baselines.plans import Optimum
-from peergrid.baselines.play import DayRecord, play_day
+from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade, Optimal, Planned, RandomPolicy, Truthful
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -70,11 +70,28 @@ def score(welfare: Sequence[float], no_trade: Sequence[float], optimum: Sequence
     return 100.0 * float(np.sum(welfare) - np.sum(no_trade)) / possible
 
 
+def score_interval(
+    welfare: Sequence[float], no_trade: Sequence[float], optimum: Sequence[float], resamples: int = 2000
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the score over days, resampled as a ratio of sums."""
+    days = np.random.default_rng(0).integers(len(welfare), size=(resamples, len(welfare)))
+    gained, possible = np.subtract(welfare, no_trade)[days].sum(1), np.subtract(optimum, no_trade)[days].sum(1)
+    low, high = np.quantile(100.0 * gained / possible, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def optimal_welfare(scenario: str | Scenario, day: int) -> float:
     """Welfare of the perfect-foresight optimum on held-out day `day`, in currency."""
     simulation = Simulation(load_scenario(scenario))
+    if not (simulation.scenario.daily_cycle or simulation.params.terminates):
+        raise PeergridError("without daily_cycle or horizon 'terminate', days end with different energies stored")
     simulation.reset(options={"evaluation_day": day})
-    return Optimum.of(simulation.scenario).solve(simulation).value
+    return _program(simulation.scenario).solve(simulation).value
+
+
+@lru_cache(maxsize=4)
+def _program(scenario: Scenario) -> Optimum:
+    return Optimum.of(scenario)
 
 
 def play_fixed(job: Job) -> DayRecord:
@@ -93,6 +110,73 @@ def _optimum(job: Job) -> float:
     return optimal_welfare(job.scenario, job.day)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A policy's score and side metrics over held-out days; money in currency and energies per day."""
+
+    scenario: str
+    policy: str
+    score: float
+    score_95: tuple[float, float]
+    welfare: float
+    over_no_trade: float
+    acceptance: float
+    curtailed_kwh: float
+    bus_hours_beyond: float
+    gini: float
+    failed_solves: int
+    seconds: float
+    days: list[float]
+
+
+COLUMNS: dict[str, Callable[[Scored], str]] = {
+    "score": lambda s: f"{s.score:.2f}",
+    "95 % interval": lambda s: f"{s.score_95[0]:.1f} to {s.score_95[1]:.1f}",
+    "welfare": lambda s: f"{s.welfare:.2f}",
+    "over no\ntrade": lambda s: f"{s.over_no_trade:+.2f}",
+    "accepted": lambda s: f"{s.acceptance:.3f}",
+    "curtailed\nkWh": lambda s: f"{s.curtailed_kwh:.1f}",
+    "bus-hours\nbeyond": lambda s: f"{s.bus_hours_beyond:.2f}",
+    "Gini": lambda s: f"{s.gini:.2f}",
+    "failed\nsolves": lambda s: f"{s.failed_solves}",
+    "seconds": lambda s: f"{s.seconds:.1f}",
+}
+
+
+def evaluate(
+    scenario: str, policy: str, played: list[DayRecord], no_trade: list[float], optimum: list[float]
+) -> Scored:
+    """Score a policy from the days that it played, beside the same days without trade and at the optimum."""
+    limits = load_scenario(scenario).network
+    welfare = [r.welfare for r in played]
+    return Scored(
+        scenario=scenario,
+        policy=policy,
+        score=score(welfare, no_trade, optimum),
+        score_95=score_interval(welfare, no_trade, optimum),
+        welfare=float(np.mean(welfare)),
+        over_no_trade=float(np.mean(welfare) - np.mean(no_trade)),
+        acceptance=_acceptance(played),
+        curtailed_kwh=float(np.mean([r.curtailed_kwh for r in played])),
+        bus_hours_beyond=bus_hours_beyond_limits(played, limits.v_min_pu, limits.v_max_pu),
+        gini=_gini(np.sum([r.gain for r in played], axis=0)),
+        failed_solves=sum(r.failed for r in played),
+        seconds=sum(r.dso_seconds + r.policy_seconds for r in played),
+        days=welfare,
+    )
+
+
+def table(title: str, scored: list[Scored]) -> Table:
+    """The scores as a table, a block of policies for each scenario."""
+    grid = Table(title=title, title_justify="left", padding=(0, 0, 0, 1))
+    for name in ("scenario", "policy", *COLUMNS):
+        grid.add_column(name, justify="left" if name in ("scenario", "policy") else "right", no_wrap=True)
+    for i, s in enumerate(scored):
+        is_last = i + 1 == len(scored) or scored[i + 1].scenario != s.scenario
+        grid.add_row(s.scenario, s.policy, *[show(s) for show in COLUMNS.values()], end_section=is_last)
+    return grid
+
+
 @hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="score")
 def main(cfg: DictConfig) -> None:
     """Score the fixed policies, print the table, write the results."""
@@ -105,48 +189,18 @@ def main(cfg: DictConfig) -> None:
     records = dict(zip(jobs, run_all(play_fixed, jobs, settings.workers, "policies"), strict=True))
     optima = dict(zip(bounds, run_all(_optimum, bounds, settings.workers, "optimum"), strict=True))
 
-    grid = Table(title=f"Scores over {settings.days} held-out days; money in currency per day", title_justify="left")
-    for name in (
-        "scenario",
-        "policy",
-        "score",
-        "welfare",
-        "over no trade",
-        "accepted",
-        "curtailed kWh",
-        "bus-hours beyond",
-    ):
-        grid.add_column(name, justify="left" if name in ("scenario", "policy") else "right", no_wrap=True)
-    results = []
+    scored = []
     for scenario in settings.scenarios:
-        no_trade = [records[Job(scenario, "no trade", d)].welfare for d in days]
         optimum = [optima[Job(scenario, "optimum", d)] for d in days]
-        for name in FIXED:
-            played = [records[Job(scenario, name, d)] for d in days]
-            welfare = [r.welfare for r in played]
-            row = {
-                "scenario": scenario,
-                "policy": name,
-                "score": score(welfare, no_trade, optimum),
-                "welfare": float(np.mean(welfare)),
-                "over_no_trade": float(np.mean(welfare) - np.mean(no_trade)),
-                "acceptance": _acceptance(played),
-                "curtailed_kwh": float(np.mean([r.curtailed_kwh for r in played])),
-                "bus_hours_beyond": _bus_hours_beyond(played, scenario),
-                "days": welfare,
-            }
-            results.append(row)
-            figures = [f"{row[k]:.2f}" for k in ("score", "welfare")] + [f"{row['over_no_trade']:+.2f}"]
-            rest = [f"{row['acceptance']:.3f}", f"{row['curtailed_kwh']:.1f}", f"{row['bus_hours_beyond']:.2f}"]
-            grid.add_row(scenario, name, *figures, *rest)
-        worth = [f"{score(optimum, no_trade, optimum):.2f}", f"{np.mean(optimum):.2f}"]
-        gain = f"{np.mean(optimum) - np.mean(no_trade):+.2f}"
-        grid.add_row(scenario, "optimum, its value", *worth, gain, "", "", "", end_section=True)
-        results.append({"scenario": scenario, "policy": "optimum, its value", "days": optimum})
+        no_trade = [records[Job(scenario, "no trade", d)].welfare for d in days]
+        for policy in FIXED:
+            played = [records[Job(scenario, policy, d)] for d in days]
+            scored.append(evaluate(scenario, policy, played, no_trade, optimum))
     path = Path(settings.output) / "scores.json"
-    write_json(path, {"settings": asdict(settings), "scores": results})
+    possible = {s: [optima[Job(s, "optimum", d)] for d in days] for s in settings.scenarios}
+    write_json(path, {"settings": asdict(settings), "optimum": possible, "scores": [asdict(s) for s in scored]})
     console = console_for_tables()
-    console.print(grid)
+    console.print(table(f"Scores over {settings.days} held-out days; money in currency per day", scored))
     console.print(f"wrote {path}", highlight=False)
 
 
@@ -155,11 +209,10 @@ def _acceptance(played: list[DayRecord]) -> float:
     return sum(r.accepted_kwh for r in played) / proposed_kwh if proposed_kwh > 0 else 1.0
 
 
-def _bus_hours_beyond(played: list[DayRecord], scenario: str) -> float:
-    limits = load_scenario(scenario).network
-    voltage = np.stack([r.voltage_pu[:, 1:] for r in played])
-    beyond = (voltage > limits.v_max_pu + 1e-5) | (voltage < limits.v_min_pu - 1e-5)
-    return float(beyond.sum() / len(played))
+def _gini(gains: np.ndarray) -> float:
+    """Inequality of the microgrids' gains: mean absolute difference over twice the mean magnitude."""
+    magnitude = float(np.abs(gains).mean())
+    return float(np.abs(gains[:, None] - gains).mean()) / (2.0 * magnitude) if magnitude > 0 else 0.0
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def check_microgrids(microgrids: Microgrids) -> None:
     for name, array in arrays.items():
         fault(~np.isfinite(array), f"{name} is not finite")
         fault(array < 0, f"{name} is negative")
+    fault(arrays["rating_kw"] == 0, "rating_kw is zero (there is nothing to trade)")
     for name in ("charge_efficiency", "discharge_efficiency"):
         fault((arrays[name] == 0) | (arrays[name] > 1), f"{name} is not in (0, 1]")
     fault(arrays["must_serve_share"] > 1, "must_serve_share is above 1")

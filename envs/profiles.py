@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from peergrid.grid.errors import InvalidProfiles, InvalidScenario, UnknownName, raise_faults
+from peergrid.grid.feeder import some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,20 +46,21 @@ DEMAND_SHAPES: dict[str, tuple[float, ...]] = {
 class DayShape:
     """What a day must cover: the episode and the intervals that its forecasts look ahead.
 
-    Intervals beyond 24 h belong to the following day. `demand_class` has one entry per microgrid.
+    Intervals beyond 24 h belong to the following day. `bus` names the feeder's buses, and `demand_class` has one
+    entry per microgrid.
     """
 
     intervals: int
     step_hours: float
-    n_bus: int
+    bus: tuple[str, ...]
     demand_class: tuple[str, ...]
 
     def __post_init__(self) -> None:
         faults = []
         if self.intervals < 1:
             faults.append(f"intervals is {self.intervals}, not at least 1")
-        if self.n_bus < 1:
-            faults.append(f"n_bus is {self.n_bus}, not at least 1")
+        if not self.bus:
+            faults.append("there is no bus")
         if not 0 < self.step_hours <= 24 or abs(24 / self.step_hours - self.intervals_per_day) > 1e-3:
             faults.append(f"step_hours is {self.step_hours:g}, which does not divide a day of 24 h")
         raise_faults(InvalidScenario, "day", faults)
@@ -66,6 +68,10 @@ class DayShape:
     @property
     def intervals_per_day(self) -> int:
         return round(24 / self.step_hours)
+
+    @property
+    def n_bus(self) -> int:
+        return len(self.bus)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,9 +113,20 @@ class ProfileSource(Protocol):
         ...
 
 
-def training_days(n_days: int) -> tuple[int, ...]:
-    """The days to learn from: nine in ten. The lookahead of some reaches into the first hours of an evaluation day."""
-    return tuple(day for day in range(n_days) if not _is_evaluation_day(day))
+def training_days(n_days: int, span: int = 1) -> tuple[int, ...]:
+    """The days on which an episode to learn from may begin: those of which none of the `span` days is for evaluation.
+
+    The forecasts that look beyond the last of them may reach into the first hours of an evaluation day.
+
+    Raises:
+        InvalidProfiles: The episode is so long that every one would touch an evaluation day.
+    """
+    days = tuple(
+        day for day in range(n_days) if not any(_is_evaluation_day(d % n_days) for d in range(day, day + span))
+    )
+    if not days:
+        raise InvalidProfiles(f"every episode of {span} days touches an evaluation day: make episodes shorter")
+    return days
 
 
 def evaluation_days(n_days: int) -> tuple[int, ...]:
@@ -377,7 +394,7 @@ class TableProfiles:
     | `lmp_per_kwh`           | /kWh | 0 to 3 | real-time price at the substation                                  |
     | `lmp_day_ahead_per_kwh` | /kWh | 0 to 3 | optional; the real-time price where there is none                  |
     | `load_pu`               | p.u. | 0 to 3 | load of every bus, of its nominal load                             |
-    | `load_pu_<j>`           | p.u. | 0 to 3 | optional; replaces it at bus j of the feeder's arrays, from 0      |
+    | `load_pu_<bus>`         | p.u. | 0 to 3 | optional; replaces it at the bus of that name                      |
     | `pv_pu`                 | p.u. | 0 to 1 | available PV of every microgrid, of its installed peak             |
     | `pv_forecast_pu`        | p.u. | 0 to 1 | optional; the actual PV where there is none                        |
     | `demand_<class>_pu`     | p.u. | 0 to 1 | consumption of its peak, for each class of microgrid that is drawn |
@@ -427,7 +444,7 @@ class TableProfiles:
 
         load_pu = for_each(column["load_pu"], shape.n_bus)
         for name, bus in self._table.bus_columns.items():
-            load_pu[:, bus] = column[name]
+            load_pu[:, shape.bus.index(bus)] = column[name]
         demand = [column[f"demand_{name}_pu"] for name in shape.demand_class]
         return Day(
             load_pu=load_pu,
@@ -452,9 +469,9 @@ def check_fit(profiles: TableProfiles, shape: DayShape) -> None:
     classes = set(shape.demand_class)
     faults += [f"column demand_{n}_pu is missing" for n in sorted(classes) if f"demand_{n}_pu" not in table.column]
     faults += [
-        f"column {name} belongs to no bus: the feeder has {shape.n_bus}, numbered from 0"
+        f"column {name} belongs to no bus: the feeder has {shape.n_bus}, {some(shape.bus)}"
         for name, bus in table.bus_columns.items()
-        if bus >= shape.n_bus
+        if bus not in shape.bus
     ]
     raise_faults(InvalidProfiles, f"profiles {str(profiles.path)!r}", faults)
 
@@ -469,8 +486,8 @@ class _Table:
         return round(len(self.column["load_pu"]) * self.step_hours / 24)
 
     @property
-    def bus_columns(self) -> dict[str, int]:
-        return {name: int(name.removeprefix("load_pu_")) for name in self.column if name.startswith("load_pu_")}
+    def bus_columns(self) -> dict[str, str]:
+        return {name: name.removeprefix("load_pu_") for name in self.column if name.startswith("load_pu_")}
 
 
 _REQUIRED = ("time", "lmp_per_kwh", "load_pu", "pv_pu")
@@ -478,7 +495,7 @@ _REQUIRED = ("time", "lmp_per_kwh", "load_pu", "pv_pu")
 # Column names, largest value, and what a larger one suggests; the smallest value is 0 for all.
 _LIMITS = (
     (re.compile(r"lmp(_day_ahead)?_per_kwh"), 3.0, "is it per MWh?"),
-    (re.compile(r"load_pu(_(0|[1-9]\d*))?"), 3.0, "looks like kW rather than p.u."),
+    (re.compile(r"load_pu(_.+)?"), 3.0, "looks like kW rather than p.u."),
     (re.compile(r"pv(_forecast)?_pu"), 1.0, "looks like kW rather than a share of the installed peak"),
     (re.compile(r"demand_\w+_pu"), 1.0, "looks like kW rather than a share of the peak"),
 )

@@ -7,6 +7,7 @@ the simulation works with.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -20,8 +21,8 @@ from jaxtyping import Float
 
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
-from peergrid.grid.catalogue import load_feeder
-from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty
+from peergrid.grid.catalogue import feeder_names, load_feeder
+from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, UncheckedDso
 from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import UpperVoltage
@@ -167,7 +168,9 @@ def scenario_from_dict(values: Mapping[str, Any]) -> Scenario:
     return scenario
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, reading: tuple[str, ...] = ()) -> dict[str, Any]:
+    if name in reading:
+        raise InvalidScenario(f"scenarios build on each other in a circle: {' -> '.join((*reading, name))}")
     if name in scenario_names():
         text = (resources.files("peergrid.conf") / "scenario" / f"{name}.yaml").read_text(encoding="utf-8")
         folder = None
@@ -183,10 +186,15 @@ def _read(name: str) -> dict[str, Any]:
         raise InvalidScenario(f"{name}: a scenario is a mapping of keys to values")
     # `defaults` means what it means to Hydra: the files that this one builds on, in order.
     merged: dict[str, Any] = {}
-    for base in values.pop("defaults", []):
+    bases = values.pop("defaults", [])
+    if not isinstance(bases, list):
+        raise InvalidScenario(f"{name}: defaults is {bases!r}, not a list of scenarios")
+    for base in bases:
+        beside = folder / f"{base}.yaml" if folder else None
+        # A user's file may go by the name of the shipped one that it builds on.
+        is_other_file = beside is not None and beside.is_file() and str(beside) != name
         if base != "_self_":
-            beside = folder / f"{base}.yaml" if folder else None
-            merged = _merge(merged, _read(str(beside) if beside and beside.is_file() else str(base)))
+            merged = _merge(merged, _read(str(beside) if is_other_file else str(base), (*reading, name)))
     return _merge(merged, values)
 
 
@@ -231,6 +239,10 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
         return tuple(_convert(get_args(kind)[0], item, f"{where}[{i}]", faults) for i, item in enumerate(value))
     if kind is str and isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)  # bus names are often numbers
+    if kind is float and isinstance(value, str):
+        # YAML 1.1 takes 5e-5 for a string.
+        with suppress(ValueError):
+            value = float(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and is_number:
         return float(value)
@@ -299,6 +311,8 @@ def _check_numbers(scenario: Scenario) -> None:
 def _faulty_numbers(where: str, part: Any, may_be_negative: Sequence[str] = ()) -> list[str]:
     faults = []
     for name, value in ((f.name, getattr(part, f.name)) for f in fields(part)):
+        if name.startswith("rating_floor") and value == np.inf:
+            continue
         if not isinstance(value, (int, float)) or (np.isfinite(value) and (value >= 0 or name in may_be_negative)):
             continue
         faults.append(f"{where}: {name} is {value}, not a number" + ("" if name in may_be_negative else " >= 0"))
@@ -310,9 +324,21 @@ def build_profiles(scenario: Scenario) -> ProfileSource:
     return TableProfiles(scenario.profiles_file) if scenario.profiles_file else scenario.profiles
 
 
-@lru_cache(maxsize=64)
 def build_feeder(network: NetworkSpec) -> Feeder:
-    """The scenario's feeder: with its source voltage and limits, and line ratings from the currents at nominal load."""
+    """The scenario's feeder: with its source voltage and limits, and line ratings from the currents at nominal load.
+
+    An infinite floor leaves lines without a rating.
+    """
+    # What is shipped stays as it is; a user's files may change.
+    return _shipped_feeder(network) if network.feeder in feeder_names() else _build_feeder(network)
+
+
+@lru_cache(maxsize=64)
+def _shipped_feeder(network: NetworkSpec) -> Feeder:
+    return _build_feeder(network)
+
+
+def _build_feeder(network: NetworkSpec) -> Feeder:
     feeder = replace(load_feeder(network.feeder), v_source_pu=network.v_source_pu)
     n = feeder.n_bus
     base = solve_power_flow(feeder, -feeder.load_kw, -feeder.load_kvar)
@@ -391,12 +417,26 @@ def build_dso(scenario: Scenario) -> OpfDso:
     )
 
 
-@lru_cache(maxsize=64)
+def build_unchecked_dso(scenario: Scenario) -> UncheckedDso:
+    """An operator that carries out every trade unchecked; its own generators run as the scenario's DSO plans them."""
+    return UncheckedDso(build_dso(scenario))
+
+
 def check_scenario(scenario: Scenario) -> None:
     """Raise InvalidScenario if its DSO would shed load to save trades, or can't serve the loads without any trade.
 
     Without trades, the largest load that can be drawn and half of it are solved.
     """
+    is_shipped = scenario.network.feeder in feeder_names() and not scenario.profiles_file
+    (_check_shipped if is_shipped else _check_scenario)(scenario)
+
+
+@lru_cache(maxsize=64)
+def _check_shipped(scenario: Scenario) -> None:
+    _check_scenario(scenario)
+
+
+def _check_scenario(scenario: Scenario) -> None:
     source, rating = build_profiles(scenario), build_microgrids(scenario).rating_kw
     spec = scenario.dso
     faults: list[str] = []

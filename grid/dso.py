@@ -84,13 +84,16 @@ class Generators:
 class DsoQuery:
     """What the DSO is asked: the loads of an interval, the proposed trades, and the price of energy upstream.
 
-    Limits are the feeder's own unless they are given here; the penalty is the DSO's own.
+    Limits are the feeder's own unless they are given here; the penalty is the DSO's own. Where a proposal was corrected
+    and is made again, `first_proposed_kw` is what was wanted at first: curtailment is counted from there, so that what
+    was accepted once is accepted again.
     """
 
     load_kw: Float[np.ndarray, "*batch bus"]
     load_kvar: Float[np.ndarray, "*batch bus"]
     proposed_kw: Float[np.ndarray, "*batch trade"]
     lmp_per_kwh: Float[np.ndarray, "*batch"] | float
+    first_proposed_kw: Float[np.ndarray, "*batch trade"] | None = None
     penalty: Penalty | None = None
     v_min_pu: Float[np.ndarray, "..."] | None = None
     v_max_pu: Float[np.ndarray, "..."] | None = None
@@ -170,7 +173,7 @@ class OpfDso:
     def __init__(
         self,
         feeder: Feeder,
-        trade_bus: Sequence[int] | None = None,
+        trade_bus: Sequence[int] | Int[np.ndarray, " trade"] | None = None,
         *,
         generators: Generators | None = None,
         penalty: Penalty | None = None,
@@ -186,7 +189,10 @@ class OpfDso:
             solver: Class of an OPF solver, a name ("conic"), or "module:attribute".
         """
         self.feeder = feeder
-        self.trade_bus = np.arange(feeder.n_bus) if trade_bus is None else np.asarray(trade_bus, dtype=int)
+        places = np.arange(feeder.n_bus) if trade_bus is None else np.asarray(trade_bus)
+        if len(places) and not np.issubdtype(places.dtype, np.integer):
+            raise InvalidQuery(f"trade_bus is {places.tolist()}, not positions of buses: feeder.index(name) gives one")
+        self.trade_bus = places.astype(int)
         self.generators = generators or Generators()
         self.penalty = penalty or Penalty()
         self.upper_voltage = UpperVoltage(upper_voltage)
@@ -234,7 +240,9 @@ class OpfDso:
         sheddable = np.maximum(load[..., 1:], 0.0)
         # Reactive load goes with the active load that is shed, at the same power factor.
         tan_phi = np.where(sheddable > 0, query.load_kvar[..., 1:] / np.where(sheddable > 0, sheddable, 1.0), 0.0)
-        trade_price = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(proposed)
+        wanted = proposed if query.first_proposed_kw is None else query.first_proposed_kw
+        wanted = np.where((wanted * proposed > 0) & (np.abs(wanted) > np.abs(proposed)), wanted, proposed)
+        trade_price = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(wanted)
         injections = Injections(
             bus=self._device_bus,
             p_min_kw=devices(-most, generators.p_min_kw, 0.0, np.minimum(proposed, 0.0)),
@@ -243,7 +251,7 @@ class OpfDso:
             quadratic_per_kw2h=devices(
                 0.0, generators.a_per_kw2h, at_load(penalty.c_ls_per_kw2h), penalty.lambda_corr_per_kw2h
             ),
-            reference_kw=devices(0.0, 0.0, 0.0, proposed),
+            reference_kw=devices(0.0, 0.0, 0.0, wanted),
             tan_phi=devices(0.0, 0.0, tan_phi, 0.0),
             q_min_kvar=devices(-most, generators.q_min_kvar, 0.0, 0.0),
             q_max_kvar=devices(most, generators.q_max_kvar, 0.0, 0.0),
@@ -268,6 +276,8 @@ class OpfDso:
             "proposed_kw": (*batch, len(self.trade_bus)),
         }
         faults = []
+        if query.first_proposed_kw is not None:
+            expected["first_proposed_kw"] = expected["proposed_kw"]
         for name, shape in expected.items():
             array = getattr(query, name)
             if array.shape != shape:
@@ -307,10 +317,9 @@ class OpfDso:
         n_gen = len(self.generators.bus)
         p, q = solution.p_kw, solution.q_kvar
         shed = np.concatenate([np.zeros_like(p[..., :1]), p[..., 1 + n_gen : -len(self.trade_bus) or None]], axis=-1)
-        proposed = problem.injections.reference_kw[..., len(self._device_bus) - len(self.trade_bus) :]
-        accepted = p[..., len(self._device_bus) - len(self.trade_bus) :]
         # The solver stays within the bounds to its tolerance; the promise (never enlarged, never reversed) is exact.
-        accepted = np.clip(accepted, np.minimum(proposed, 0.0), np.maximum(proposed, 0.0))
+        bounded = np.clip(p, problem.injections.p_min_kw, problem.injections.p_max_kw)
+        accepted = bounded[..., len(self._device_bus) - len(self.trade_bus) :]
         shed = np.clip(shed, 0.0, np.maximum(problem.load_kw, 0.0))
 
         status = np.where(tight, int(DsoStatus.OPTIMAL), int(DsoStatus.RELAXATION_NOT_TIGHT))
@@ -407,7 +416,7 @@ class UncheckedDso:
         self.planner = planner
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
-        plan = self.planner(replace(query, proposed_kw=np.zeros_like(query.proposed_kw)))
+        plan = self.planner(replace(query, proposed_kw=np.zeros_like(query.proposed_kw), first_proposed_kw=None))
         unchecked = np.full_like(plan.status, int(DsoStatus.UNCHECKED))
         carried_out = replace(plan, accepted_kw=query.proposed_kw, status=unchecked)
         everywhere = np.ones(plan.status.shape, dtype=bool)

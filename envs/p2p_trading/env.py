@@ -15,6 +15,7 @@ from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
+from peergrid.envs.profiles import ProfileSource
 from peergrid.envs.scenario import Scenario, load_scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
@@ -64,8 +65,9 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     ## Arguments
     `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "none", "oracle", an object or "module:attribute".
     `mechanism`: "call_auction", "mid_market_rate", "bilateral", "direct" or your own; the scenario's if None. `dso`:
-    who answers proposals; the scenario's optimal power flow if None. `max_cycles`: intervals of an episode, the
-    scenario's if None. `render_mode`: "ansi" or "rgb_array".
+    who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a function from the
+    scenario to one. `profiles`: where days come from; the scenario's own if None. `max_cycles`: intervals of an
+    episode, the scenario's if None. `render_mode`: "ansi" or "rgb_array".
 
     ## Version History
     * v0: initial release (0.1.0)
@@ -84,7 +86,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         *,
         predictor: str | Predictor = "none",
         mechanism: str | Mechanism | None = None,
-        dso: Dso | None = None,
+        dso: str | Dso | None = None,
+        profiles: str | ProfileSource | None = None,
         max_cycles: int | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -93,7 +96,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         chosen = load_scenario(scenario)
         if max_cycles is not None:
             chosen = load_scenario(chosen, intervals=max_cycles)
-        self.simulation = Simulation(chosen, predictor=predictor, mechanism=mechanism, dso=dso)
+        self.simulation = Simulation(chosen, predictor=predictor, mechanism=mechanism, dso=dso, profiles=profiles)
         self.max_cycles = chosen.intervals  # to read: the horizon itself is fixed in the simulation
         self.render_mode = render_mode
         self.possible_agents = [f"microgrid_{i}" for i in range(self.simulation.n_agent)]

@@ -75,7 +75,7 @@ def measure(outcome: Outcome, params: Params) -> dict[str, Float[np.ndarray, "ba
         return by_bus[:, params.trade_bus]
 
     of_network = {
-        "lmp_per_kwh": parts.energy[:, 0],
+        "lmp_per_kwh": outcome.lmp_per_kwh,
         "voltage_min_pu": response.voltage_pu.min(axis=-1),
         "voltage_max_pu": response.voltage_pu.max(axis=-1),
         "voltage_violations": (low | high).sum(axis=-1),

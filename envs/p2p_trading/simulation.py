@@ -14,7 +14,7 @@ from peergrid.envs.p2p_trading.observation import Entry, global_state, layout, o
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import advance
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Outcome, Params, State
-from peergrid.envs.profiles import Day, DayShape, evaluation_days, training_days
+from peergrid.envs.profiles import Day, DayShape, ProfileSource, evaluation_days, training_days
 from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import InvalidAction, PeergridError
@@ -22,6 +22,8 @@ from peergrid.grid.parts import resolve
 
 HERE = "peergrid.envs.p2p_trading"
 MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
+DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
+EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
 PREDICTORS = {"none": f"{HERE}.predictors:no_prediction", "oracle": f"{HERE}.predictors:oracle"}
 
 
@@ -35,19 +37,22 @@ class Simulation:
         num_envs: int = 1,
         predictor: str | Predictor = "none",
         mechanism: str | Mechanism | None = None,
-        dso: Dso | None = None,
+        dso: str | Dso | None = None,
+        profiles: str | ProfileSource | None = None,
     ) -> None:
         """
         Args:
             predictor: What agents see of the DSO's response: "none", "oracle", an object, or "module:attribute".
             mechanism: Who trades with whom; the scenario's own if None.
-            dso: Who answers proposals; the scenario's optimal power flow if None.
+            dso: Who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a
+                function from the scenario to one.
+            profiles: Where days come from, an object or "module:attribute"; the scenario's own if None.
         """
         self.scenario = load_scenario(scenario)
         check_scenario(self.scenario)
         self.num_envs = num_envs
         self.predictor: Predictor = resolve(predictor, "predictor", PREDICTORS)
-        self.profiles = build_profiles(self.scenario)
+        self.profiles: ProfileSource = resolve(profiles or build_profiles(self.scenario), "profile source", {})
         self.params = build_params(self.scenario, mechanism, dso)
         self.entries: tuple[Entry, ...] = layout(self.params)
         self.state_entries: tuple[Entry, ...] = state_layout(self.params)
@@ -73,23 +78,31 @@ class Simulation:
             seeds = [None] * self.num_envs if seed is None else [seed + i for i in range(self.num_envs)]
             self.generators = [np_random(s)[0] for s in seeds]
         first = (options or {}).get("evaluation_day")
+        shape = self._day_shape()
         if first is None:
-            days = training_days(self.profiles.n_days)
+            days = training_days(self.profiles.n_days, span=-(-self.params.intervals // shape.intervals_per_day))
             chosen = [days[int(rng.integers(len(days)))] for rng in self.generators]
             generators = self.generators
         else:
             days = evaluation_days(self.profiles.n_days)
             numbers = [_evaluation_number(first) + i for i in range(self.num_envs)]
+            if self.scenario.profiles_file and numbers[-1] >= len(days):
+                raise PeergridError(
+                    f"evaluation day {numbers[-1]} was asked for, and the profiles hold {len(days)}, which would repeat"
+                )
             chosen = [days[number % len(days)] for number in numbers]
-            generators = [np.random.default_rng([self.scenario.seed, number]) for number in numbers]
-        shape = DayShape(
-            intervals=self.params.intervals + self.params.lookahead,
-            step_hours=self.params.step_hours,
-            n_bus=self.params.feeder.n_bus,
-            demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
-        )
+            streams = [np.random.SeedSequence(self.scenario.seed, spawn_key=(EVALUATION, k)) for k in numbers]
+            generators = [np.random.default_rng(stream) for stream in streams]
         drawn = [self.profiles.draw(shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
         return self.begin(build_days(self.scenario, self.params, drawn))
+
+    def _day_shape(self) -> DayShape:
+        return DayShape(
+            intervals=self.params.intervals + self.params.lookahead,
+            step_hours=self.params.step_hours,
+            bus=self.params.feeder.bus,
+            demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
+        )
 
     def begin(self, days: Days) -> Float32[np.ndarray, "batch agent entry"]:
         """Begin an episode on days given rather than drawn, and return what the agents see."""
@@ -146,7 +159,7 @@ class Simulation:
         return self.state, self.days
 
 
-def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: Dso | None = None) -> Params:
+def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: str | Dso | None = None) -> Params:
     """What stays fixed in the scenario's episodes."""
     own = build_dso(scenario)
     microgrids = build_microgrids(scenario)
@@ -160,7 +173,7 @@ def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, d
         c_ls_per_kw2h=scenario.dso.c_ls_per_kw2h,
         market=scenario.market,
         mechanism=resolve(mechanism or scenario.market.mechanism, "mechanism", MECHANISMS),
-        dso=dso or own,
+        dso=resolve(dso, "DSO", DSOS)(scenario) if isinstance(dso, str) else dso or own,
         intervals=scenario.intervals,
         step_hours=scenario.step_hours,
         lookahead=scenario.lookahead,
@@ -209,7 +222,9 @@ def energy_window(
     """The least and the most energy that a battery may hold at each boundary between intervals.
 
     With a daily cycle the window narrows to the initial energy towards the end of the day, no faster than the battery
-    can follow: charging from PV and diesel alone, discharging into its own load alone, as the dispatch demands.
+    can follow: charging from PV and diesel alone, discharging into its own load alone, as the dispatch demands. It is
+    computed from the sun and the demand that will be, so that it can be kept: the limits that an agent sees tell it a
+    little of its own future where diesel alone could not charge the battery.
     """
     grids, n = params.microgrids, params.intervals
     shape = (len(pv_kw), n + 1, params.initial_kwh.size)

@@ -5,11 +5,11 @@ Rows of the batch never touch each other. Energy prices are at the microgrids' o
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.microgrid import (
     Interval,
@@ -40,10 +40,8 @@ def advance(
     decisions, clipped = decode(actions, now, params)
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
 
-    contracts, proposed, response, rounds = _agree(decisions, interval, now, params)
-    first_proposed, first_accepted, dso_calls = rounds
-    accepted = response.accepted_kw
-    is_curtailed = _is_curtailed(proposed, accepted, params)
+    agreed = _agree(decisions, interval, now, params)
+    response, accepted = agreed.response, agreed.response.accepted_kw
     dispatch = dispatch_to(params.microgrids, interval, accepted)
     stored = store(
         params.microgrids, state.stored_kwh, decisions.battery_kw, now.least_kwh, now.most_kwh, params.step_hours
@@ -51,7 +49,7 @@ def advance(
 
     price = response.price_per_kwh[:, params.trade_bus]
     billed = bills(
-        contracts,
+        agreed.contracts,
         accepted,
         price,
         response.price_per_kwh[:, 0],
@@ -74,28 +72,29 @@ def advance(
 
     outcome = Outcome(
         decisions=decisions,
-        contracts=contracts,
-        first_proposed_kw=first_proposed,
-        first_accepted_kw=first_accepted,
-        proposed_kw=proposed,
-        is_curtailed=is_curtailed,
+        contracts=agreed.contracts,
+        first_proposed_kw=agreed.first_proposed_kw,
+        first_accepted_kw=agreed.first_accepted_kw,
+        proposed_kw=agreed.proposed_kw,
+        is_curtailed=_is_curtailed(agreed.proposed_kw, accepted, params),
         response=response,
         dispatch=dispatch,
         stored_kwh=stored,
         bills=billed,
+        lmp_per_kwh=now.lmp_per_kwh,
         te_price_per_kwh=te_price[:, params.trade_bus],
         gain=gain,
         dso_result=result,
         welfare=common,
         reward=reward,
-        dso_calls=dso_calls,
+        dso_calls=agreed.dso_calls,
         clipped=clipped,
     )
     after = State(
         step=state.step + 1,
         stored_kwh=stored,
         last_price_per_kwh=price,
-        last_proposed_kw=proposed,
+        last_proposed_kw=agreed.proposed_kw,
         last_accepted_kw=accepted,
         last_voltage_pu=response.voltage_pu,
     )
@@ -177,46 +176,70 @@ def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, 
     )
 
 
-def _agree(
-    decisions: Decisions, interval: Interval, now: Now, params: Params
-) -> tuple[Contracts, np.ndarray, DsoResponse, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Agreement:
+    contracts: Contracts
+    proposed_kw: Float[np.ndarray, "batch agent"]
+    response: DsoResponse
+    first_proposed_kw: Float[np.ndarray, "batch agent"]
+    first_accepted_kw: Float[np.ndarray, "batch agent"]
+    dso_calls: Int[np.ndarray, " batch"]
+
+
+def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -> _Agreement:
     """Clear the market, propose, hear the DSO; with more correction rounds, again within what it accepted.
 
     In a further round a curtailed microgrid offers and exports no more than it was allowed, so that its partners are
     matched anew with what can be delivered. Rows without curtailment keep their first answer.
     """
     microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
-    least_kw, most_kw = export_range(microgrids, interval)
     sell, buy = decisions.dispatch_price_per_kwh - spread, decisions.dispatch_price_per_kwh + spread
-    calls = np.zeros(len(now.lmp_per_kwh), dtype=int)
-    for attempt in range(params.market.correction_rounds):
+
+    def propose(
+        least_kw: np.ndarray, most_kw: np.ndarray, first_proposed_kw: np.ndarray | None
+    ) -> tuple[Contracts, np.ndarray, DsoResponse]:
         offers = Offers(
             quantity_kw=np.clip(decisions.quantity_kw, np.minimum(least_kw, 0.0), np.maximum(most_kw, 0.0)),
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
-        asked_contracts = params.mechanism(offers)
-        asked = np.clip(export_in_band(microgrids, interval, asked_contracts.quantity_kw, sell, buy), least_kw, most_kw)
-        answer = params.dso(
-            DsoQuery(load_kw=now.load_kw, load_kvar=now.load_kvar, proposed_kw=asked, lmp_per_kwh=now.lmp_per_kwh)
+        contracts = params.mechanism(offers)
+        wished_kw = export_in_band(microgrids, interval, contracts.quantity_kw, sell, buy)
+        proposed_kw = np.clip(wished_kw, least_kw, most_kw)
+        query = DsoQuery(
+            load_kw=now.load_kw,
+            load_kvar=now.load_kvar,
+            proposed_kw=proposed_kw,
+            lmp_per_kwh=now.lmp_per_kwh,
+            first_proposed_kw=first_proposed_kw,
         )
-        if attempt == 0:
-            contracts, proposed, response = asked_contracts, asked, answer
-            first_proposed, first_accepted = asked, answer.accepted_kw
-            open_rows = np.ones(len(calls), dtype=bool)
-        else:
-            contracts = _choose(open_rows, asked_contracts, contracts)
-            proposed = np.where(open_rows[:, None], asked, proposed)
-            response = _choose(open_rows, answer, response)
-        calls += open_rows
-        curtailed = _is_curtailed(proposed, response.accepted_kw, params)
-        open_rows = open_rows & curtailed.any(axis=-1)
-        if not open_rows.any():
+        return contracts, proposed_kw, params.dso(query)
+
+    least_kw, most_kw = export_range(microgrids, interval)
+    contracts, proposed_kw, response = propose(least_kw, most_kw, None)
+    first_proposed_kw, first_accepted_kw = proposed_kw, response.accepted_kw
+    calls = np.ones(len(now.lmp_per_kwh), dtype=int)
+    is_open = np.ones(len(calls), dtype=bool)
+    for _ in range(params.market.correction_rounds - 1):
+        curtailed = _is_curtailed(proposed_kw, response.accepted_kw, params)
+        is_open = is_open & curtailed.any(axis=-1)
+        if not is_open.any():
             break
-        accepted = response.accepted_kw
-        least_kw = np.where(curtailed & (proposed < 0), np.maximum(accepted, least_kw), least_kw)
-        most_kw = np.where(curtailed & (proposed > 0), np.minimum(accepted, most_kw), most_kw)
-    return contracts, proposed, response, (first_proposed, first_accepted, calls)
+        allowed_kw = response.accepted_kw
+        least_kw = np.where(curtailed & (proposed_kw < 0), np.maximum(allowed_kw, least_kw), least_kw)
+        most_kw = np.where(curtailed & (proposed_kw > 0), np.minimum(allowed_kw, most_kw), most_kw)
+        again = propose(least_kw, most_kw, first_proposed_kw)
+        contracts, response = _choose(is_open, again[0], contracts), _choose(is_open, again[2], response)
+        proposed_kw = np.where(is_open[:, None], again[1], proposed_kw)
+        calls = calls + is_open
+    return _Agreement(
+        contracts=contracts,
+        proposed_kw=proposed_kw,
+        response=response,
+        first_proposed_kw=first_proposed_kw,
+        first_accepted_kw=first_accepted_kw,
+        dso_calls=calls,
+    )
 
 
 def _is_curtailed(

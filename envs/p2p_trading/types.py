@@ -114,6 +114,7 @@ class Outcome:
     dispatch: Dispatch
     stored_kwh: Float[np.ndarray, "batch agent"]
     bills: Bills
+    lmp_per_kwh: Float[np.ndarray, " batch"]
     te_price_per_kwh: Float[np.ndarray, "batch agent"]
     gain: Float[np.ndarray, "batch agent"]
     dso_result: Float[np.ndarray, " batch"]

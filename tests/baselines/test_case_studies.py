@@ -36,7 +36,7 @@ def test_unchecked_trades_leave_the_limits_and_checked_ones_do_not(summaries):
     assert summaries["1"].loading_max > 1.0
     for case in (NO_TRADE, "2", "3"):
         assert summaries[case].bus_hours_beyond_limits == 0
-        assert summaries[case].line_hours_overloaded == 0
+        assert summaries[case].hours_overloaded == 0
 
 
 def test_prediction_raises_first_acceptance_with_fewer_answers_of_the_dso(summaries):

@@ -22,7 +22,10 @@ from peergrid.envs.profiles import (
 from peergrid.grid.errors import InvalidProfiles, InvalidScenario, UnknownName
 
 SHAPE = DayShape(
-    intervals=24, step_hours=1.0, n_bus=5, demand_class=("residential", "commercial", "commercial", "residential")
+    intervals=24,
+    step_hours=1.0,
+    bus=("0", "1", "2", "3", "4"),
+    demand_class=("residential", "commercial", "commercial", "residential"),
 )
 SERIES = [f.name for f in fields(Day)]
 
@@ -79,8 +82,8 @@ def test_too_few_days_for_an_evaluation_day_are_refused_where_one_is_asked_for()
 
 
 def test_a_day_that_no_clock_has_is_refused_with_every_fault():
-    with pytest.raises(InvalidScenario, match=r"intervals is 0.*n_bus is 0.*step_hours is 0\.7.*24 h"):
-        DayShape(intervals=0, step_hours=0.7, n_bus=0, demand_class=())
+    with pytest.raises(InvalidScenario, match=r"intervals is 0.*there is no bus.*step_hours is 0\.7.*24 h"):
+        DayShape(intervals=0, step_hours=0.7, bus=(), demand_class=())
     for step in (0.0, -1.0, float("nan")):
         with pytest.raises(InvalidScenario, match="step_hours"):
             replace(SHAPE, step_hours=step)
@@ -496,7 +499,7 @@ def test_quarter_hours_are_read_as_such(tmp_path):
 
 def test_a_table_that_does_not_fit_the_scenario_is_told_what_would(tmp_path):
     profiles = TableProfiles(saved(two_days("15min"), tmp_path))
-    wanted = replace(SHAPE, n_bus=2, demand_class=("residential", "harbour"))
+    wanted = replace(SHAPE, bus=("0", "1"), demand_class=("residential", "harbour"))
     with pytest.raises(InvalidProfiles) as error:
         profiles.draw(wanted, 0, rng())
     assert "steps by 0.25 h and the scenario by 1 h: resample the file to 1 h" in str(error.value)

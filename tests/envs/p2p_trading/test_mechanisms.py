@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -92,16 +94,19 @@ def test_the_call_auction_does_not_mind_rounding():
         np.testing.assert_allclose(c.price_per_kwh, (0.09 + 0.12) / 2 if sells else (0.11 + 0.08) / 2)
 
 
-def test_the_call_auction_shares_pro_rata_at_the_last_price():
+def test_the_call_auction_gives_all_the_same_at_the_last_price_but_nobody_more_than_offered():
     c = call_auction(offers([2, 3, 6, -5], [0.08, 0.09, 0.09, 0.12]))
-    np.testing.assert_allclose(c.quantity_kw, [2, 1, 2, -5])
+    np.testing.assert_allclose(c.quantity_kw, [2, 1.5, 1.5, -5])
+    np.testing.assert_allclose(c.price_per_kwh, 0.09)
+    c = call_auction(offers([2, 1, 6, 5, -7], [0.08, 0.09, 0.09, 0.09, 0.12]))
+    np.testing.assert_allclose(c.quantity_kw, [2, 1, 2, 2, -7])
     np.testing.assert_allclose(c.price_per_kwh, 0.09)
 
 
 def test_the_mid_market_rate_matches_the_hand_calculation():
-    # At the LMP of .10, the ask of .11 and the bid of .09 drop out; 6 kW are sold to bids of 8 kW.
+    # At the LMP of .10, the ask of .11 and the bid of .09 drop out; 6 kW are sold to bids of 6 and 2 kW.
     c = mid_market_rate(offers([2, 4, 9, -6, -2, -9], [0.08, 0.10, 0.11, 0.12, 0.10, 0.09]))
-    np.testing.assert_allclose(c.quantity_kw, [2, 4, 0, -4.5, -1.5, 0])
+    np.testing.assert_allclose(c.quantity_kw, [2, 4, 0, -4, -2, 0])
     np.testing.assert_allclose(c.price_per_kwh, LMP)
 
 
@@ -113,15 +118,15 @@ def test_bilateral_trades_match_the_hand_calculation():
     np.testing.assert_allclose(c.price_per_kwh, [seller, 0.095, LMP, 0.10, buyer])
 
 
-def test_bilateral_trades_share_pro_rata_among_equal_limit_prices():
+def test_bilateral_trades_ration_equal_limit_prices_alike():
     c = bilateral(offers([1, 3, -2, -1], [0.08, 0.08, 0.12, 0.10]))
-    np.testing.assert_allclose(c.quantity_kw, [0.75, 2.25, -2, -1])
+    np.testing.assert_allclose(c.quantity_kw, [1, 2, -2, -1])
     np.testing.assert_allclose(c.price_per_kwh, [(2 * 0.10 + 1 * 0.09) / 3] * 2 + [0.10, 0.09])
 
 
 def test_direct_contracts_ignore_limit_prices():
     c = direct(offers([3, 1, -2], [0.5, 0.5, -0.5]))
-    np.testing.assert_allclose(c.quantity_kw, [1.5, 0.5, -2])
+    np.testing.assert_allclose(c.quantity_kw, [1, 1, -2])
     np.testing.assert_allclose(c.price_per_kwh, LMP)
     balanced = [3.0, 0.1, -2.0, -1.1]
     np.testing.assert_array_equal(direct(offers(balanced, [0] * 4)).quantity_kw, balanced)
@@ -179,14 +184,19 @@ def test_nobody_left_unserved_would_rather_trade_at_the_price_of_the_auction():
     assert np.all(limit[short & (q < 0)] <= price[short & (q < 0)])
 
 
-def test_equal_asks_get_equal_shares():
-    o = random_offers(3, rows=1000)
-    share = np.divide(
-        call_auction(o).quantity_kw, o.quantity_kw, out=np.zeros_like(o.quantity_kw), where=o.quantity_kw != 0
-    )
-    same_side = o.quantity_kw[:, :, None] * o.quantity_kw[:, None, :] > 0
-    alike = same_side & (o.limit_price_per_kwh[:, :, None] == o.limit_price_per_kwh[:, None, :])
-    np.testing.assert_allclose((share[:, :, None] - share[:, None, :])[alike], 0, atol=1e-12)
+@every_mechanism
+def test_offering_more_than_one_gets_wins_nothing_of_what_others_get(mechanism):
+    # Nobody gets more by offering more, once it gets less than it offers. (Prices may move: theirs is another matter.)
+    o = random_offers(3, rows=500)
+    before = mechanism(o).quantity_kw
+    rationed = np.abs(before) < np.abs(o.quantity_kw) - 1e-6
+    for agent in range(o.quantity_kw.shape[1]):
+        more = o.quantity_kw.copy()
+        more[:, agent] *= 3.0
+        after = mechanism(replace(o, quantity_kw=more)).quantity_kw
+        rows = rationed[:, agent] & (o.quantity_kw[:, agent] != 0)
+        assert rows.sum() > 5
+        np.testing.assert_allclose(after[rows, agent], before[rows, agent], rtol=0, atol=1e-9)
 
 
 @every_mechanism
