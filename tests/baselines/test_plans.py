@@ -10,7 +10,7 @@ import pytest
 from peergrid.baselines.plans import DayPlan, Optimum
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade, Optimal, Planned, Truthful
-from peergrid.baselines.score import optimal_welfare, score
+from peergrid.baselines.score import optimal_welfare, score, score_interval
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
@@ -74,3 +74,20 @@ def test_scores_are_linear_between_no_trade_and_the_optimum():
 def test_without_anything_to_gain_there_is_no_score():
     with pytest.raises(PeergridError, match="nothing to score by"):
         score([1.0], [2.0], [2.0])
+
+
+def test_a_day_that_terminates_is_valued_by_the_program_as_it_is_played():
+    ending = load_scenario("ieee33_communities", intervals=SHORT, horizon="terminate", daily_cycle=False)
+    env = p2p_trading_v0.parallel_env(scenario=ending)
+    assert play_day(env, Optimal(), day=0).welfare == pytest.approx(optimal_welfare(ending, 0), rel=1e-5, abs=1e-2)
+
+
+def test_days_that_end_with_different_energies_have_no_score():
+    with pytest.raises(PeergridError, match="daily_cycle"):
+        optimal_welfare(load_scenario("ieee33", daily_cycle=False), 0)
+
+
+def test_the_interval_of_a_score_holds_it_and_shrinks_to_it_where_all_days_are_alike():
+    low, high = score_interval([5.0, 9.0, 1.0], [0.0, 0.0, 0.0], [10.0, 10.0, 10.0])
+    assert low < score([5.0, 9.0, 1.0], [0.0] * 3, [10.0] * 3) < high
+    assert score_interval([5.0] * 4, [0.0] * 4, [10.0] * 4) == pytest.approx((50.0, 50.0))

@@ -108,3 +108,17 @@ def test_policies_of_the_market_refuse_other_environments():
 
     with pytest.raises(TypeError, match="p2p_trading_v0 only"):
         NoTrade().begin(Other())
+
+
+def test_the_random_policy_leaves_the_environment_s_own_sampling_alone():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", max_cycles=2)
+    observations, _ = env.reset(seed=1)
+    env.action_space("microgrid_0").seed(5)
+    undisturbed = [env.action_space("microgrid_0").sample() for _ in range(2)]
+    env.action_space("microgrid_0").seed(5)
+    policy = RandomPolicy()
+    policy.begin(env)
+    first = policy.act(observations)
+    np.testing.assert_array_equal(env.action_space("microgrid_0").sample(), undisturbed[0])
+    policy.begin(env)
+    assert not np.array_equal(policy.act(observations)["microgrid_0"], first["microgrid_0"])

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.profiles import SyntheticProfiles
+from peergrid.envs.profiles import SyntheticProfiles, training_days
 from peergrid.envs.scenario import (
     DsoSpec,
     GeneratorSpec,
@@ -29,6 +29,8 @@ from peergrid.envs.scenario import (
     scenario_from_dict,
     scenario_names,
 )
+from peergrid.grid import load_feeder, save_feeder
+from peergrid.grid.dso import DsoStatus
 from peergrid.grid.errors import InvalidProfiles, InvalidScenario, PeergridError, UnknownName
 
 MICROGRID = dict(
@@ -415,3 +417,52 @@ def test_prices_above_the_cap_in_ones_own_profiles_are_refused(tmp_path):
     path = profiles(tmp_path, lmp_per_kwh=np.full(120, 1.5))
     with pytest.raises(InvalidScenario, match=r"below the largest LMP 1.5"):
         check_scenario(load_scenario("ieee33", profiles_file=path))
+
+
+def test_yaml_may_write_numbers_in_exponents(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ndefaults: [ieee33, _self_]\ndso: {lambda_corr_per_kw2h: 4e-3}\n")
+    assert load_scenario(path).dso.lambda_corr_per_kw2h == 0.004
+
+
+def test_a_user_s_file_may_bear_the_name_of_the_one_it_builds_on(tmp_path):
+    (tmp_path / "ieee33.yaml").write_text("name: ieee33\ndefaults: [ieee33, _self_]\nscale: 2.0\n")
+    assert load_scenario(tmp_path / "ieee33.yaml").scale == 2.0
+    (tmp_path / "a.yaml").write_text("name: a\ndefaults: [b]\n")
+    (tmp_path / "b.yaml").write_text("name: b\ndefaults: [a]\n")
+    with pytest.raises(InvalidScenario, match="in a circle"):
+        load_scenario(tmp_path / "a.yaml")
+
+
+def test_lines_may_be_left_without_ratings():
+    scenario = load_scenario("ieee33")
+    unrated = replace(scenario, network=replace(scenario.network, rating_floor_a=np.inf), intervals=2)
+    simulation = Simulation(unrated)
+    simulation.reset(seed=0)
+    _, outcome = simulation.step(np.zeros((1, 4, 4)))
+    assert outcome.response.status[0] == 0
+
+
+def test_a_changed_feeder_of_the_user_s_is_read_again(tmp_path):
+    save_feeder(load_feeder("ieee33"), tmp_path / "own")
+    scenario = load_scenario("ieee33")
+    own = replace(scenario, network=replace(scenario.network, feeder=str(tmp_path / "own")))
+    before = build_feeder(own.network).load_kw.sum()
+    halved = load_feeder("ieee33")
+    save_feeder(replace(halved, load_kw=halved.load_kw / 2), tmp_path / "own")
+    assert build_feeder(own.network).load_kw.sum() == before / 2
+
+
+def test_long_episodes_to_learn_from_never_touch_a_held_out_day():
+    assert set(training_days(20, span=2)) == set(range(20)) - {3, 4, 13, 14}
+    with pytest.raises(InvalidProfiles, match="make episodes shorter"):
+        training_days(20, span=11)
+
+
+def test_a_part_may_be_given_by_name():
+    simulation = Simulation("ieee33", dso="unchecked")
+    simulation.reset(seed=0)
+    _, outcome = simulation.step(np.zeros((1, 4, 4)))
+    assert outcome.response.status[0] == DsoStatus.UNCHECKED
+    with pytest.raises(UnknownName, match="unchecked"):
+        Simulation("ieee33", dso="uncheked")

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
@@ -376,3 +378,24 @@ def test_every_status_has_a_sentence_and_every_operator_is_a_dso():
     assert isinstance(operator(), Dso)
     assert isinstance(UncheckedDso(operator()), Dso)
     assert is_dataclass(operator()(query(operator(), np.zeros(4))).price_parts)
+
+
+def test_what_was_accepted_once_is_accepted_again_if_curtailment_is_counted_from_the_first_proposal():
+    feeder = load_feeder("ieee33")
+    narrow = replace(feeder, v_min_pu=np.full(33, 0.95), v_max_pu=np.full(33, 1.05))
+    dso = OpfDso(narrow, [narrow.index(18), narrow.index(33)])
+    wanted = np.array([2000.0, -800.0])
+    first = DsoQuery(
+        load_kw=0.5 * feeder.load_kw, load_kvar=0.5 * feeder.load_kvar, proposed_kw=wanted, lmp_per_kwh=0.1
+    )
+    accepted = dso(first).accepted_kw
+    assert abs(accepted[0] - wanted[0]) > 50.0
+    again = dso(replace(first, proposed_kw=accepted, first_proposed_kw=wanted)).accepted_kw
+    np.testing.assert_allclose(again, accepted, atol=0.05)
+
+
+def test_names_of_buses_are_not_taken_for_positions():
+    # In a process of its own, where types are not checked.
+    code = "from peergrid.grid import OpfDso, load_feeder; OpfDso(load_feeder('ieee33'), ['18'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "InvalidQuery: trade_bus is ['18'], not positions of buses: feeder.index(name) gives one" in done.stderr
