@@ -3,7 +3,8 @@
     python benchmarks/opf_against_physics.py --proposals 500 --scenarios ieee33 ieee33_communities ieee69
 
 Half of the proposals are within the microgrids' ratings. The others reach 1.5 MW per microgrid, so that voltages and
-lines bind: a quarter of all in any direction, a quarter exports alone. Exits with 1 if a claim fails.
+lines bind: a quarter of all in any direction, a quarter exports alone. Exits with 1 if a claim fails; the share of tight
+solves and the accuracy of the price parts are claimed for the lossless upper voltage, and shown for the plain one.
 """
 
 from __future__ import annotations
@@ -232,7 +233,8 @@ def failed_claims(name: str, findings: Findings, upper_voltage: UpperVoltage) ->
     yield from at_most("|i - i of AC| / rating", findings.current_error, LARGEST_AC_ERROR)
     yield from at_most("the voltage violation", findings.voltage_violation_pu, LARGEST_AC_ERROR)
     yield from at_most("the current violation", findings.current_violation, LARGEST_AC_ERROR)
-    yield from at_most("the error of the price parts", findings.parts_error, LARGEST_PARTS_ERROR)
+    if upper_voltage is UpperVoltage.LOSSLESS:
+        yield from at_most("the error of the price parts", findings.parts_error, LARGEST_PARTS_ERROR)
     yield from at_most("the error against finite differences", findings.difference_error, LARGEST_DIFFERENCE_ERROR)
 
 

@@ -17,9 +17,17 @@ from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperV
 
 # Objectives are divided by the cost of serving the feeder's nominal load at this price, which brings them near 1.
 TYPICAL_PRICE_PER_KWH = 0.1
-# Tried in turn: the first figure is asked for, the second accepted where rounding stops Clarabel short of it, as it
-# does in most solves. In about one of a hundred it is then past its best point; asked for less it stops in time.
-TOLERANCES = ((1e-11, 1e-9), (1e-9, 1e-8), (1e-8, 1e-7), (1e-7, 1e-6))
+# Tried in turn: what is asked for, what is accepted where rounding stops Clarabel short of it, as it does in most
+# solves, and its step length. Where a step too long has spoilt the last digits, a shorter one often does not; asked
+# for less, it stops before they are spoilt.
+ATTEMPTS = (
+    (1e-11, 1e-10, 0.99),
+    (1e-11, 1e-10, 0.9),
+    (1e-11, 1e-9, 0.8),
+    (1e-9, 1e-8, 0.9),
+    (1e-8, 1e-7, 0.99),
+    (1e-7, 1e-6, 0.99),
+)
 # More refinement of its linear solves than Clarabel's default brings prices from 1e-5 to 1e-6 at the worst.
 REFINEMENT = {"iterative_refinement_max_iter": 50, "iterative_refinement_stop_ratio": 1.1}
 # Infinite ratings stall the solver; this many times the current of the nominal load never binds.
@@ -199,13 +207,15 @@ class ConicOpf:
 
     def _run(self) -> OpfStatus:
         status = OpfStatus.INACCURATE
-        for tolerance, accepted in TOLERANCES:
+        for tolerance, accepted, step in ATTEMPTS:
             settings = {f"tol_{m}": tolerance for m in MEASURES} | {f"reduced_tol_{m}": accepted for m in MEASURES}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "solution may be inaccurate": the status says so
                 try:
                     # A warm start would make an answer depend on the solves before it.
-                    self._model.program.solve(solver=cp.CLARABEL, warm_start=False, **settings, **REFINEMENT)
+                    self._model.program.solve(
+                        solver=cp.CLARABEL, warm_start=False, max_step_fraction=step, **settings, **REFINEMENT
+                    )
                 except cp.SolverError:
                     continue
             status = STATUS.get(self._model.program.status, OpfStatus.INACCURATE)
