@@ -125,17 +125,17 @@ class Scored:
     bus_hours_beyond: float
     gini: float
     failed_solves: int
-    seconds: float
+    seconds: float  # of the DSO's answers and the policy's decisions
     days: list[float]
 
 
 COLUMNS: dict[str, Callable[[Scored], str]] = {
-    "score": lambda s: f"{s.score:.2f}",
-    "95 % interval": lambda s: f"{s.score_95[0]:.1f} to {s.score_95[1]:.1f}",
-    "welfare": lambda s: f"{s.welfare:.2f}",
-    "over no\ntrade": lambda s: f"{s.over_no_trade:+.2f}",
+    "score": lambda s: f"{s.score:.1f}",
+    "95 %": lambda s: f"{s.score_95[0]:.0f} to {s.score_95[1]:.0f}",
+    "welfare": lambda s: f"{s.welfare:.0f}",
+    "over no\ntrade": lambda s: f"{s.over_no_trade:+.1f}",
     "accepted": lambda s: f"{s.acceptance:.3f}",
-    "curtailed\nkWh": lambda s: f"{s.curtailed_kwh:.1f}",
+    "cut\nkWh": lambda s: f"{s.curtailed_kwh:.0f}",
     "bus-hours\nbeyond": lambda s: f"{s.bus_hours_beyond:.2f}",
     "Gini": lambda s: f"{s.gini:.2f}",
     "failed\nsolves": lambda s: f"{s.failed_solves}",
@@ -172,8 +172,11 @@ def table(title: str, scored: list[Scored]) -> Table:
     for name in ("scenario", "policy", *COLUMNS):
         grid.add_column(name, justify="left" if name in ("scenario", "policy") else "right", no_wrap=True)
     for i, s in enumerate(scored):
+        is_first = i == 0 or scored[i - 1].scenario != s.scenario
         is_last = i + 1 == len(scored) or scored[i + 1].scenario != s.scenario
-        grid.add_row(s.scenario, s.policy, *[show(s) for show in COLUMNS.values()], end_section=is_last)
+        grid.add_row(
+            s.scenario if is_first else "", s.policy, *[show(s) for show in COLUMNS.values()], end_section=is_last
+        )
     return grid
 
 

@@ -3,8 +3,9 @@
     python benchmarks/opf_against_physics.py --proposals 500 --scenarios ieee33 ieee33_communities ieee69
 
 Half of the proposals are within the microgrids' ratings. The others reach 1.5 MW per microgrid, so that voltages and
-lines bind: a quarter of all in any direction, a quarter exports alone. Exits with 1 if a claim fails; the share of tight
-solves and the accuracy of the price parts are claimed for the lossless upper voltage, and shown for the plain one.
+lines bind: a quarter of all in any direction, a quarter exports alone. Exits with 1 if a claim fails; the share of
+tight solves and the accuracy of the price parts are claimed for the lossless upper voltage, and shown for the plain
+one.
 """
 
 from __future__ import annotations
