@@ -16,6 +16,7 @@ from peergrid.envs.microgrid import (
     battery_limits,
     diesel_cost,
     dispatch_to,
+    export_at,
     export_in_band,
     export_range,
     store,
@@ -195,11 +196,17 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
     microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
     sell, buy = decisions.dispatch_price_per_kwh - spread, decisions.dispatch_price_per_kwh + spread
 
+    least_worth_kw = export_at(microgrids, interval, sell, "left")
+    most_worth_kw = export_at(microgrids, interval, buy, "right")
+
     def propose(
         least_kw: np.ndarray, most_kw: np.ndarray, first_proposed_kw: np.ndarray | None
     ) -> tuple[Contracts, np.ndarray, DsoResponse]:
+        # Nobody may promise what it would not deliver at its own dispatch price.
+        least_offer_kw = np.minimum(np.maximum(least_kw, least_worth_kw), 0.0)
+        most_offer_kw = np.maximum(np.minimum(most_kw, most_worth_kw), 0.0)
         offers = Offers(
-            quantity_kw=np.clip(decisions.quantity_kw, np.minimum(least_kw, 0.0), np.maximum(most_kw, 0.0)),
+            quantity_kw=np.clip(decisions.quantity_kw, least_offer_kw, most_offer_kw),
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
