@@ -1,0 +1,48 @@
+"""Numba functions: kept on disk between processes where that can be written, compiled with a word in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import event
+
+logger = logging.getLogger(__name__)
+
+# `contract` lets a multiplication and an addition round once; nothing that changes what NaN and infinity do.
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function compiled at its first call for each kind of arguments, and kept on disk for the next process.
+
+    Numba notices an edit by the file that holds the function, so what a compiled function calls must stand beside it.
+    Where neither that folder nor the user's cache folder can be written, it is compiled anew in every process.
+    """
+    try:
+        dispatcher = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
+    except RuntimeError as error:  # no place to keep it: a read-only installation without a home directory
+        logger.warning("%s will be compiled anew in every process: %s", function.__name__, error)
+        dispatcher = numba.njit(nogil=True, **OPTIONS)(function)
+    _ANNOUNCED[dispatcher] = function.__name__
+    return dispatcher
+
+
+_ANNOUNCED: dict[Any, str] = {}
+
+
+class _Announcer(event.Listener):
+    """Says what takes so long when one of our functions is compiled, rather than found on disk."""
+
+    def on_start(self, event: Any) -> None:
+        name = _ANNOUNCED.get(event.data["dispatcher"])
+        if name:
+            logger.info("compiling %s for this processor: once, unless its cache is lost", name)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcer())
