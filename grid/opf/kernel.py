@@ -1,0 +1,1145 @@
+"""The interior-point iteration of one optimal power flow, factorised along the tree; read `iterate` first.
+
+A primal-dual method with Nesterov and Todd's scaling and Mehrotra's predictor and corrector, for the problem of
+problem.py. Its linear system has the shape of the tree: from the leaves to the substation every line is eliminated and
+leaves a small symmetric block on what its sending bus sees (both nodal prices and the voltage), and on the way back
+follow the directions. The work is linear in the number of buses.
+
+The same lines run on one problem or on eight side by side in the lanes of a vector register: workspaces with a third
+axis hold lanes. What differs between the two, and arguments that are None or not, is decided when numba compiles.
+
+Per line j with sending bus A, all in p.u.: flows P, Q, squared current l, squared voltage v of its receiving bus, the
+cone variable s = (P, Q, l, v_A) in {v_A l >= P^2 + Q^2} with multiplier z. Flexible injections u, one column (cp, cq)
+each, cost a/2 u^2 + b u. Lossless flows and voltage (`_hat`, H in names of fields) join only where they are asked for.
+
+Numba notices an edit by the file that holds an entry point, so all that it calls stands in this file.
+
+Sources: Nesterov and Todd, SIAM J. Optimization 8(2), 1998; Mehrotra, SIAM J. Optimization 2(4), 1992; the lanes are
+LLVM vectors.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, models, overload, register_model
+
+from peergrid.grid.compiled import OPTIONS, compiled
+
+# --- Lanes: eight numbers in one register, with the operators of one number.
+
+LANES = 8
+_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+_FLAGS = ("contract", "nsz")
+
+
+class _LanesType(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name=f"Lanes{LANES}")
+
+
+_lanes = _LanesType()
+
+
+@register_model(_LanesType)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+@intrinsic
+def _everywhere(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        to_all = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(first, first, to_all)
+
+    return _lanes(types.float64), generate
+
+
+def _two_lanes(instruction: str) -> Any:
+    @intrinsic
+    def combine(typing_context: Any, x: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, instruction)(*args, flags=_FLAGS)
+
+        return _lanes(_lanes, _lanes), generate
+
+    return combine
+
+
+@intrinsic
+def _negative(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fneg(args[0], flags=_FLAGS)
+
+    return _lanes(_lanes), generate
+
+
+@intrinsic
+def _root(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = f"llvm.sqrt.v{LANES}f64"
+        found = builder.module.globals.get(name)
+        return builder.call(found or ir.Function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), name), args)
+
+    return _lanes(_lanes), generate
+
+
+@intrinsic
+def _larger(typing_context: Any, x: Any, y: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return _lanes(_lanes, _lanes), generate
+
+
+def _entry(context: Any, builder: Any, signature: Any, args: Any, kind: Any) -> Any:
+    """Address of entry [i, f] of a workspace, of all its lanes if it has any."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    strides = [builder.extract_value(array.strides, axis) for axis in range(2)]
+    offset = builder.add(builder.mul(args[1], strides[0]), builder.mul(args[2], strides[1]))
+    place = builder.gep(builder.bitcast(array.data, ir.IntType(8).as_pointer()), [offset])
+    return builder.bitcast(place, kind.as_pointer())
+
+
+def _load_and_store(kind: Any, value: Any, align: int) -> tuple[Any, Any]:
+    @intrinsic
+    def load(typing_context: Any, array: Any, i: Any, f: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load(_entry(context, builder, signature, args, kind), align=align)
+
+        return value(array, types.intp, types.intp), generate
+
+    @intrinsic
+    def store(typing_context: Any, array: Any, i: Any, f: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store(args[3], _entry(context, builder, signature, args, kind), align=align)
+            return context.get_dummy_value()
+
+        return types.none(array, types.intp, types.intp, value), generate
+
+    return load, store
+
+
+_load_lanes, _store_lanes = _load_and_store(_VECTOR, _lanes, align=8 * LANES)
+_load_one, _store_one = _load_and_store(ir.DoubleType(), types.float64, align=8)
+
+
+def _overload_operator(symbol, combine):
+    @overload(symbol)
+    def choose(x, y):
+        if isinstance(x, _LanesType) and isinstance(y, _LanesType):
+            return lambda x, y: combine(x, y)
+        if isinstance(x, _LanesType) and isinstance(y, types.Number):
+            return lambda x, y: combine(x, _everywhere(float(y)))
+        if isinstance(x, types.Number) and isinstance(y, _LanesType):
+            return lambda x, y: combine(_everywhere(float(x)), y)
+        return None
+
+
+for _symbol, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("truediv", "fdiv")):
+    _overload_operator(getattr(operator, _symbol), _two_lanes(_instruction))
+
+
+@overload(operator.neg)
+def _choose_neg(x):
+    return (lambda x: _negative(x)) if isinstance(x, _LanesType) else None
+
+
+def root(x):
+    """Square root."""
+
+
+@overload(root)
+def _choose_root(x):
+    return (lambda x: _root(x)) if isinstance(x, _LanesType) else (lambda x: np.sqrt(x))
+
+
+def larger(x, y):
+    """The larger of two, the second where either is NaN."""
+
+
+@overload(larger)
+def _choose_larger(x, y):
+    if isinstance(x, _LanesType):
+        return (lambda x, y: _larger(x, y)) if isinstance(y, _LanesType) else lambda x, y: _larger(x, _everywhere(y))
+    return lambda x, y: x if x > y else y
+
+
+def ld(array, i, f):
+    """Field f of row i: a number, or lanes."""
+
+
+@overload(ld)
+def _choose_ld(array, i, f):
+    return (lambda array, i, f: _load_lanes(array, i, f)) if array.ndim == 3 else lambda array, i, f: _load_one(array, i, f)
+
+
+def st(array, i, f, x):
+    """Write field f of row i."""
+
+
+@overload(st)
+def _choose_st(array, i, f, x):
+    if array.ndim == 2:
+        return lambda array, i, f, x: _store_one(array, i, f, float(x))
+    if isinstance(x, _LanesType):
+        return lambda array, i, f, x: _store_lanes(array, i, f, x)
+    return lambda array, i, f, x: _store_lanes(array, i, f, _everywhere(float(x)))
+
+
+def n_lanes(array):
+    """How many problems a workspace holds."""
+
+
+@overload(n_lanes)
+def _choose_n_lanes(array):
+    return (lambda array: LANES) if array.ndim == 3 else (lambda array: 1)
+
+
+def put(array, i, f, lane, x):
+    """Write field f of row i in one lane."""
+
+
+@overload(put)
+def _choose_put(array, i, f, lane, x):
+    def in_lane(array, i, f, lane, x):
+        array[i, f, lane] = x
+
+    def alone(array, i, f, lane, x):
+        array[i, f] = x
+
+    return in_lane if array.ndim == 3 else alone
+
+
+def get(array, i, f, lane):
+    """Field f of row i in one lane."""
+
+
+@overload(get)
+def _choose_get(array, i, f, lane):
+    return (lambda array, i, f, lane: array[i, f, lane]) if array.ndim == 3 else (lambda array, i, f, lane: array[i, f])
+
+
+def in_both(lossless, plain, more):
+    """`plain`, or `more` where lossless flows take part; a constant to the compiler."""
+
+
+@overload(in_both)
+def _choose_in_both(lossless, plain, more):
+    if isinstance(lossless, types.NoneType):
+        return lambda lossless, plain, more: plain
+    return lambda lossless, plain, more: more
+
+
+# --- What a workspace holds.
+
+# Fields of a bus and the line into it. NP, NQ are the new multipliers of the balances, F. and G. residuals.
+(P, Q, L, V, LP, LQ, P_LOAD, Q_LOAD, V_MIN, V_MAX, L_MAX, FP, FQ, FV, DP, DQ, DL, DV, NP, NQ) = range(20)
+LOW, HIGH, RATING, FLOW = 20, 24, 28, 32  # a bound has 4 fields, a cone 15
+PLAIN_FIELDS = 47
+(PH, QH, VH, HP, HQ, GP, GQ, GV, DPH, DQH, DVH, NHP, NHQ) = range(47, 60)
+FLOW_HAT = 60
+ALL_FIELDS = 75
+# Fields of a flexible injection, its column (CP, CQ), curvature and force in the linear system, and two bounds.
+(U, LEAST, MOST, A, B, CP, CQ, INVERSE, FORCE, DU) = range(10)
+AT_LEAST, AT_MOST, DEVICE_FIELDS = 10, 14, 18
+# Of a bound: multiplier, inverses of slack and multiplier, second-order term (then the multiplier's step).
+Z, INV_S, INV_Z, K = range(4)
+# Of a cone: multiplier, scaling (a, h), inverse norms of s and z, second-order term (then the multiplier's step).
+ZP, ZQ, ZL, ZV, A0, A1, A2, A3, H, INV_NS, INV_NZ, KP, KQ, KL, KV = range(15)
+# Of a problem, in the row after the last bus.
+GAP, COST, CONSTANT, INFEASIBLE, DUAL_LEFT, CENTRING = range(6)
+
+# Fields of `Given`.
+P_MIN, P_MAX, LINEAR, QUADRATIC, REFERENCE, TAN_PHI, Q_MIN, Q_MAX = range(8)
+LOAD_KW, LOAD_KVAR, V_MIN_PU, V_MAX_PU, I_MAX_A = range(5)
+# Fields of `Point`: what is read out of a workspace for every bus, injection and problem.
+OF_BUS = (P, Q, L, V, LP, LQ, LOW, HIGH, RATING, FLOW, FLOW + 1, FLOW + 2, FLOW + 3)
+OF_BUS_LOSSLESS = (PH, QH, VH, HP, HQ, FLOW_HAT, FLOW_HAT + 1, FLOW_HAT + 2, FLOW_HAT + 3)
+OF_DEVICE = (U, AT_LEAST, AT_MOST)
+ITERATIONS, GAP_LEFT, COST_PU, HAS_CONVERGED = range(4)
+
+# Money is divided by this, power by the feeder's base: what a usual injection costs comes out near 1.
+TYPICAL_PRICE_PER_KWH = 0.1
+LARGEST_RATING_PU = 100.0
+NARROWEST_PU = 1e-10
+# The start: complementarity, squared current and price of power.
+FIRST_MU, FIRST_L, FIRST_PRICE = 0.4, 1.0, 1.0
+
+# On the directions of P and Q: keeps the pivots of cones that carry no force from vanishing. It doesn't move the
+# solution, as directions vanish there. 1e-6 and less let a few solves in a thousand stall.
+PROXIMAL = 1e-4
+# The same for injections without a cost of their own, inside their bounds.
+DEVICE_PROXIMAL = 1e-6
+TO_BOUNDARY = 0.985
+
+
+class Workspace(NamedTuple):
+    """Arrays [row, field] or [row, field, lane], aligned to a vector register."""
+
+    bus: Any  # n_bus + 1 rows
+    device: Any
+    block: Any  # symmetric block and right-hand side that a bus hands to its line
+    factor: Any
+    solved: Any
+    scratch: Any
+
+
+class Tree(NamedTuple):
+    """What all problems share: the feeder, and its flexible injections sorted by bus.
+
+    Injections at bus j are first[j] to first[j + 1]: the active or, where `reactive`, the free reactive part of the
+    problem's injection `origin`.
+    """
+
+    parent: Any
+    r: Any
+    x: Any
+    rated: Any
+    capacitor_pu: Any
+    base_a: Any
+    base_kva: float
+    first: Any
+    origin: Any
+    reactive: Any
+
+
+class Given(NamedTuple):
+    """Problems, one per row, in kW, kvar, amperes and currency."""
+
+    device: Any  # [row, field, injection]
+    bus: Any  # [row, field, bus]
+    source: Any  # [row] voltage of the substation
+
+
+class Point(NamedTuple):
+    """Primal and dual answers, one per row, in p.u."""
+
+    bus: Any  # [row, field, bus]
+    device: Any  # [row, field, injection sorted by bus]
+    row: Any  # [row, field]
+
+
+_inner = njit(**OPTIONS)
+
+# --- Bounds and cones.
+
+
+@_inner
+def open_bound(a, i, b, slack):
+    """Curvature z / s that a bound adds; keeps 1 / s and 1 / z."""
+    z = ld(a, i, b + Z)
+    inverse = 1.0 / (slack * z)
+    st(a, i, b + INV_S, z * inverse)
+    st(a, i, b + INV_Z, slack * inverse)
+    return z * z * inverse
+
+
+@_inner
+def push(a, i, b, smu):
+    """Force of a bound away from it, beyond its curvature, in the corrector."""
+    return smu * ld(a, i, b + INV_S) - ld(a, i, b + K)
+
+
+@_inner
+def bound_step(a, i, b, ds, smu, corrector):
+    """Inverse of the longest step that keeps slack and multiplier positive, and ds dz."""
+    w = ds * ld(a, i, b + INV_S)
+    z = ld(a, i, b + Z)
+    if corrector is None:
+        dz = -(z + z * w)
+        st(a, i, b + K, w * dz)
+        return larger(-w, 1.0 + w), ds * dz
+    dz = push(a, i, b, smu) - (z + z * w)
+    st(a, i, b + K, dz)
+    return larger(-w, -dz * ld(a, i, b + INV_Z)), ds * dz
+
+
+@_inner
+def move_bound(a, i, b, alpha, slack):
+    """Move the multiplier; its share of the gap."""
+    z = ld(a, i, b + Z) + alpha * ld(a, i, b + K)
+    st(a, i, b + Z, z)
+    return z * slack
+
+
+@_inner
+def open_cone(a, i, c, p, q, l, v):
+    """Scaling of Nesterov and Todd: H = h (2 a a' + 2 (eP eP' + eQ eQ') - (el ev' + ev el')) takes ds to -dz."""
+    z_p, z_q, z_l, z_v = ld(a, i, c + ZP), ld(a, i, c + ZQ), ld(a, i, c + ZL), ld(a, i, c + ZV)
+    ns2 = 2.0 * (v * l - p * p - q * q)
+    nz2 = 2.0 * (z_l * z_v - 0.25 * (z_p * z_p + z_q * z_q))
+    rs, rz = 1.0 / root(ns2), 1.0 / root(nz2)
+    between = (p * z_p + q * z_q + l * z_l + v * z_v) * rs * rz
+    k = 1.0 / root(2.0 * (1.0 + between))
+    h = nz2 * rz * rs
+    a0, a1 = k * (z_p * rz - 2.0 * p * rs), k * (z_q * rz - 2.0 * q * rs)
+    a2, a3 = k * (v * rs + z_l * rz), k * (l * rs + z_v * rz)
+    st(a, i, c + A0, a0)
+    st(a, i, c + A1, a1)
+    st(a, i, c + A2, a2)
+    st(a, i, c + A3, a3)
+    st(a, i, c + H, h)
+    st(a, i, c + INV_NS, rs)
+    st(a, i, c + INV_NZ, rz)
+    return a0, a1, a2, a3, h
+
+
+@_inner
+def centre_cone(a, i, c, p, q, l, v, smu):
+    """Add the pull towards the central path to the second-order terms."""
+    rs = ld(a, i, c + INV_NS)
+    pull = smu * rs * rs
+    st(a, i, c + KP, ld(a, i, c + KP) - 2.0 * pull * p)
+    st(a, i, c + KQ, ld(a, i, c + KQ) - 2.0 * pull * q)
+    st(a, i, c + KL, ld(a, i, c + KL) + pull * v)
+    st(a, i, c + KV, ld(a, i, c + KV) + pull * l)
+
+
+@_inner
+def second_order(a0, a1, a2, a3, h, rs, rz, z_p, z_q, z_l, z_v, dp, dq, dl, dv):
+    """T' W^-1 (lambda \\ (y o y)) with y = W^-1 T ds: what the predictor neglected, in the cone's own coordinates."""
+    two, half = 1.4142135623730951, 0.7071067811865476
+    w0, w1, w2, w3 = (a3 + a2) * half, -a0 * half, -a1 * half, (a2 - a3) * half
+    scale = root(h)
+    unscale = 1.0 / scale
+    fold = 1.0 / (1.0 + w0)
+    s0, s1, s2, s3 = (dv + dl) * half, two * dp, two * dq, (dv - dl) * half
+    ws = w1 * s1 + w2 * s2 + w3 * s3
+    f = ws * fold - s0
+    y0, y1, y2, y3 = scale * (w0 * s0 - ws), scale * (s1 + f * w1), scale * (s2 + f * w2), scale * (s3 + f * w3)
+    z0, z1, z2, z3 = (z_v + z_l) * half, z_p * half, z_q * half, (z_v - z_l) * half
+    wz = w1 * z1 + w2 * z2 + w3 * z3
+    g = z0 + wz * fold
+    l0, l1, l2, l3 = (w0 * z0 + wz) * unscale, (z1 + g * w1) * unscale, (z2 + g * w2) * unscale, (z3 + g * w3) * unscale
+    q0, q1, q2, q3 = y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3, 2.0 * y0 * y1, 2.0 * y0 * y2, 2.0 * y0 * y3
+    x0 = (l0 * q0 - (l1 * q1 + l2 * q2 + l3 * q3)) * rs * rz
+    by_l0 = 1.0 / l0
+    x1, x2, x3 = (q1 - x0 * l1) * by_l0, (q2 - x0 * l2) * by_l0, (q3 - x0 * l3) * by_l0
+    wx = w1 * x1 + w2 * x2 + w3 * x3
+    t0 = scale * (w0 * x0 - wx)
+    e = wx * fold - x0
+    t1, t2, t3 = scale * (x1 + e * w1), scale * (x2 + e * w2), scale * (x3 + e * w3)
+    return two * t1, two * t2, (t0 - t3) * half, (t0 + t3) * half
+
+
+@_inner
+def to_boundary(p, q, l, v, dp, dq, dl, dv, quarter, by_det):
+    """Inverse of the step at which v l - quarter (p^2 + q^2) vanishes; by_det: the inverse of what it is now."""
+    now = v * l - quarter * (p * p + q * q)
+    half = 0.5 * (v * dl + l * dv) - quarter * (p * dp + q * dq)
+    full = dv * dl - quarter * (dp * dp + dq * dq)
+    return (root(larger(half * half - full * now, 0.0 * now)) - half) * by_det
+
+
+@_inner
+def cone_step(a, i, c, p, q, l, v, dp, dq, dl, dv, corrector):
+    """Inverse of the longest step that keeps s and z inside their cones, and ds'dz."""
+    a0, a1, a2, a3 = ld(a, i, c + A0), ld(a, i, c + A1), ld(a, i, c + A2), ld(a, i, c + A3)
+    h, rs, rz = ld(a, i, c + H), ld(a, i, c + INV_NS), ld(a, i, c + INV_NZ)
+    z_p, z_q, z_l, z_v = ld(a, i, c + ZP), ld(a, i, c + ZQ), ld(a, i, c + ZL), ld(a, i, c + ZV)
+    d = 2.0 * (a0 * dp + a1 * dq + a2 * dl + a3 * dv)
+    h_p, h_q, h_l, h_v = h * (a0 * d + 2.0 * dp), h * (a1 * d + 2.0 * dq), h * (a2 * d - dv), h * (a3 * d - dl)
+    e_p, e_q, e_l, e_v = -h_p - z_p, -h_q - z_q, -h_l - z_l, -h_v - z_v
+    if corrector is None:
+        t_p, t_q, t_l, t_v = second_order(a0, a1, a2, a3, h, rs, rz, z_p, z_q, z_l, z_v, dp, dq, dl, dv)
+        st(a, i, c + KP, h_p + t_p)
+        st(a, i, c + KQ, h_q + t_q)
+        st(a, i, c + KL, h_l + t_l)
+        st(a, i, c + KV, h_v + t_v)
+    else:
+        e_p = e_p + ld(a, i, c + KP)
+        e_q = e_q + ld(a, i, c + KQ)
+        e_l = e_l + ld(a, i, c + KL)
+        e_v = e_v + ld(a, i, c + KV)
+        st(a, i, c + KP, e_p)
+        st(a, i, c + KQ, e_q)
+        st(a, i, c + KL, e_l)
+        st(a, i, c + KV, e_v)
+    of_s = to_boundary(p, q, l, v, dp, dq, dl, dv, 1.0, 2.0 * rs * rs)
+    of_z = to_boundary(z_p, z_q, z_l, z_v, e_p, e_q, e_l, e_v, 0.25, 2.0 * rz * rz)
+    return larger(of_s, of_z), dp * e_p + dq * e_q + dl * e_l + dv * e_v
+
+
+@_inner
+def move_cone(a, i, c, alpha, p, q, l, v):
+    """Move the multiplier; its share of the gap."""
+    z_p, z_q = ld(a, i, c + ZP) + alpha * ld(a, i, c + KP), ld(a, i, c + ZQ) + alpha * ld(a, i, c + KQ)
+    z_l, z_v = ld(a, i, c + ZL) + alpha * ld(a, i, c + KL), ld(a, i, c + ZV) + alpha * ld(a, i, c + KV)
+    st(a, i, c + ZP, z_p)
+    st(a, i, c + ZQ, z_q)
+    st(a, i, c + ZL, z_l)
+    st(a, i, c + ZV, z_v)
+    return p * z_p + q * z_q + l * z_l + v * z_v
+
+
+# --- The linear system along the tree.
+#
+# Line j eliminates x = (l, P, Q [, Ph, Qh]) and its bus's multipliers y = (LP, LQ [, HP, HQ]); what stays is a block
+# on the sending bus's y and voltages. The bus's own block is on (y, v [, vh]); its voltages are substituted:
+# dv = FV + dv_A - c'x with c = (-z^2, 2r, 2x) on (l, P, Q), and dvh = GV + dvh_A - 2r dPh - 2x dQh.
+
+
+@_inner
+def gather(w, tree, j, smu, corrector):
+    """The flexible injections of bus j: S = sum c c' / D, and what they add to right-hand side and balances."""
+    d = w.device
+    zero = 0.0 * smu
+    s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q = zero, zero, zero, zero, zero, zero, zero
+    for i in range(tree.first[j], tree.first[j + 1]):
+        cp, cq = ld(d, i, CP), ld(d, i, CQ)
+        if corrector is None:
+            u = ld(d, i, U)
+            a = ld(d, i, A)
+            curvature = open_bound(d, i, AT_LEAST, u - ld(d, i, LEAST)) + open_bound(d, i, AT_MOST, ld(d, i, MOST) - u)
+            by_d = 1.0 / (a + curvature + DEVICE_PROXIMAL)
+            force = -(a * u + ld(d, i, B))
+            st(d, i, INVERSE, by_d)
+            s_pp, s_pq, s_qq = s_pp + cp * cp * by_d, s_pq + cp * cq * by_d, s_qq + cq * cq * by_d
+            u_p, u_q = u_p + cp * u, u_q + cq * u
+        else:
+            by_d = ld(d, i, INVERSE)
+            force = ld(d, i, FORCE) + push(d, i, AT_LEAST, smu) - push(d, i, AT_MOST, smu)
+        st(d, i, FORCE, force)
+        r_p, r_q = r_p + cp * force * by_d, r_q + cq * force * by_d
+    return s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q
+
+
+@_inner
+def backward(w, tree, lossless, corrector):
+    """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone."""
+    b, k, t = w.bus, w.block, w.scratch
+    n = tree.parent.shape[0]
+    n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
+    m, p = n_x + n_y, n_y + n_v
+    size, rhs = m + p, p * p
+    zero = 0.0 * ld(b, n, GAP)
+    smu = zero if corrector is None else ld(b, n, CENTRING)
+    worst = zero
+    for i in range(p):
+        st(k, 0, rhs + i, 0.0)
+        if corrector is None:
+            for c in range(p):
+                st(k, 0, i * p + c, 0.0)
+    for j in range(n - 1, -1, -1):
+        s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q = gather(w, tree, j, smu, corrector)
+        if corrector is None:
+            f_p, f_q = ld(b, j, FP) + u_p, ld(b, j, FQ) + u_q
+            worst = larger(larger(larger(larger(worst, f_p), -f_p), f_q), -f_q)
+            st(b, j, FP, f_p)
+            st(b, j, FQ, f_q)
+            st(k, j, 0, ld(k, j, 0) - s_pp)
+            st(k, j, 1, ld(k, j, 1) - s_pq)
+            st(k, j, p + 1, ld(k, j, p + 1) - s_qq)
+        st(k, j, rhs, ld(k, j, rhs) + ld(b, j, FP) + r_p)
+        st(k, j, rhs + 1, ld(k, j, rhs + 1) + ld(b, j, FQ) + r_q)
+        if j == 0:
+            continue
+        a = tree.parent[j]
+        r, x = tree.r[j], tree.x[j]
+        z2 = r * r + x * x
+        flow, flow_hat = (-z2, 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x)
+        v, v_a, l = ld(b, j, V), ld(b, a, V), ld(b, j, L)
+        # The injections enter the lossless balances as well, and the voltage bounds join the block.
+        if lossless is not None:
+            if corrector is None:
+                st(b, j, GP, ld(b, j, GP) + u_p)
+                st(b, j, GQ, ld(b, j, GQ) + u_q)
+                for y in range(2):
+                    o = 2 * y
+                    st(k, j, o * p + 2, ld(k, j, o * p + 2) - s_pp)
+                    st(k, j, o * p + 3, ld(k, j, o * p + 3) - s_pq)
+                    st(k, j, (o + 1) * p + 3, ld(k, j, (o + 1) * p + 3) - s_qq)
+                st(k, j, p + 2, ld(k, j, p + 2) - s_pq)
+            st(k, j, rhs + 2, ld(k, j, rhs + 2) + ld(b, j, GP) + r_p)
+            st(k, j, rhs + 3, ld(k, j, rhs + 3) + ld(b, j, GQ) + r_q)
+        if corrector is None:
+            n_vv = open_bound(b, j, LOW, v - ld(b, j, V_MIN))
+            if lossless is not None:
+                n_hh = open_bound(b, j, HIGH, ld(b, j, V_MAX) - ld(b, j, VH))
+                st(k, j, p * p - 1, ld(k, j, p * p - 1) + n_hh)
+            else:
+                n_vv = n_vv + open_bound(b, j, HIGH, ld(b, j, V_MAX) - v)
+            st(k, j, n_y * p + n_y, ld(k, j, n_y * p + n_y) + n_vv)
+            r_v, r_h = zero, zero
+        else:
+            r_v, r_h = push(b, j, LOW, smu), -push(b, j, HIGH, smu)
+            if lossless is None:
+                r_v = r_v + r_h
+        f_v = ld(b, j, FV)
+        worst = larger(larger(worst, f_v), -f_v)
+        n_vv = ld(k, j, n_y * p + n_y)
+        e_v = ld(k, j, rhs + n_y) + r_v - n_vv * f_v
+        if lossless is not None:
+            g_v = ld(b, j, GV)
+            worst = larger(larger(worst, g_v), -g_v)
+            n_vh, n_hh = ld(k, j, n_y * p + n_y + 1), ld(k, j, p * p - 1)
+            e_v = e_v - n_vh * g_v
+            e_h = ld(k, j, rhs + n_y + 1) + r_h - n_vh * f_v - n_hh * g_v
+        if corrector is None:
+            fill(w, tree, j, lossless, v_a, l)
+        # The right-hand side, in the column after the matrix.
+        if corrector is None:
+            k_p, k_q, k_l, k_v = zero, zero, zero, zero
+        else:
+            centre_cone(b, j, FLOW, ld(b, j, P), ld(b, j, Q), l, v_a, smu)
+            k_p, k_q, k_l, k_v = ld(b, j, FLOW + KP), ld(b, j, FLOW + KQ), ld(b, j, FLOW + KL), ld(b, j, FLOW + KV)
+            if tree.rated[j]:
+                k_l = k_l - push(b, j, RATING, smu)
+        st(t, 0, size, k_l - flow[0] * e_v)
+        st(t, 1, size, k_p - flow[1] * e_v)
+        st(t, 2, size, k_q - flow[2] * e_v)
+        if lossless is not None:
+            h_p, h_q = zero, zero
+            if corrector is not None and tree.rated[j]:
+                centre_cone(b, j, FLOW_HAT, ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX), v_a, smu)
+                h_p, h_q = ld(b, j, FLOW_HAT + KP), ld(b, j, FLOW_HAT + KQ)
+                k_v = k_v + ld(b, j, FLOW_HAT + KV)
+            st(t, 3, size, h_p - flow_hat[0] * e_h)
+            st(t, 4, size, h_q - flow_hat[1] * e_h)
+        for y in range(n_y):
+            r_y = ld(k, j, rhs + y) - ld(k, j, y * p + n_y) * f_v
+            if lossless is not None:
+                r_y = r_y - ld(k, j, y * p + n_y + 1) * g_v
+            st(t, n_x + y, size, r_y)
+            st(t, m + y, size, zero)
+        st(t, m + n_y, size, k_v + e_v)
+        if lossless is not None:
+            st(t, m + n_y + 1, size, e_h)
+        if corrector is None:
+            eliminate(w, j, a, m, p)
+        for i in range(m):
+            r_i = ld(t, i, size)
+            st(w.solved, j, i, r_i)
+            for c in range(i + 1, size):
+                st(t, c, size, ld(t, c, size) - ld(w.factor, j, i * size + c) * r_i)
+        for i in range(p):
+            st(k, a, rhs + i, ld(k, a, rhs + i) + ld(t, m + i, size))
+            st(k, j, rhs + i, 0.0)
+        if corrector is not None:
+            for i in range(rhs):
+                st(k, j, i, 0.0)
+    return worst
+
+
+@_inner
+def fill(w, tree, j, lossless, v_a, l):
+    """The upper triangle of the matrix of line j: x, y, the sending bus's y and voltages."""
+    b, k, t = w.bus, w.block, w.scratch
+    n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
+    m, p = n_x + n_y, n_y + n_v
+    size, i_v = m + p, m + n_y
+    a = tree.parent[j]
+    r, x = tree.r[j], tree.x[j]
+    flow, flow_hat, drop = (-(r * r + x * x), 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x), (r, x)
+    zero = 0.0 * l
+    for i in range(size):
+        for c in range(i, size):
+            st(t, i, c, zero)
+    # Cones and ratings on x and the sending bus's voltage.
+    a0, a1, a2, a3, h = open_cone(b, j, FLOW, ld(b, j, P), ld(b, j, Q), l, v_a)
+    h2 = 2.0 * h
+    h_ll, h_vv = h2 * a2 * a2, h2 * a3 * a3
+    if tree.rated[j]:
+        h_ll = h_ll + open_bound(b, j, RATING, ld(b, j, L_MAX) - l)
+    st(t, 0, 0, h_ll)
+    st(t, 0, 1, h2 * a2 * a0)
+    st(t, 0, 2, h2 * a2 * a1)
+    st(t, 1, 1, h2 * (a0 * a0 + 1.0) + PROXIMAL)
+    st(t, 1, 2, h2 * a0 * a1)
+    st(t, 2, 2, h2 * (a1 * a1 + 1.0) + PROXIMAL)
+    st(t, 0, i_v, h2 * a2 * a3 - h)
+    st(t, 1, i_v, h2 * a0 * a3)
+    st(t, 2, i_v, h2 * a1 * a3)
+    if lossless is not None:
+        st(t, 3, 3, zero + PROXIMAL)
+        st(t, 4, 4, zero + PROXIMAL)
+        if tree.rated[j]:
+            g0, g1, g2, g3, g = open_cone(b, j, FLOW_HAT, ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX), v_a)
+            g = 2.0 * g
+            st(t, 3, 3, g * (g0 * g0 + 1.0) + PROXIMAL)
+            st(t, 3, 4, g * g0 * g1)
+            st(t, 4, 4, g * (g1 * g1 + 1.0) + PROXIMAL)
+            st(t, 3, i_v, g * g0 * g3)
+            st(t, 4, i_v, g * g1 * g3)
+            h_vv = h_vv + g * g3 * g3
+    # The bus's own block, its voltages substituted.
+    n_vv = ld(k, j, n_y * p + n_y)
+    for i in range(3):
+        for c in range(i, 3):
+            st(t, i, c, ld(t, i, c) + flow[i] * flow[c] * n_vv)
+        for y in range(n_y):
+            st(t, i, n_x + y, -flow[i] * ld(k, j, y * p + n_y))
+        st(t, i, i_v, ld(t, i, i_v) - flow[i] * n_vv)
+    st(t, i_v, i_v, h_vv + n_vv)
+    if lossless is not None:
+        n_vh, n_hh = ld(k, j, n_y * p + n_y + 1), ld(k, j, p * p - 1)
+        for i in range(3):
+            for c in range(2):
+                st(t, i, 3 + c, flow[i] * flow_hat[c] * n_vh)
+            st(t, i, i_v + 1, -flow[i] * n_vh)
+        for i in range(2):
+            for c in range(i, 2):
+                st(t, 3 + i, 3 + c, ld(t, 3 + i, 3 + c) + flow_hat[i] * flow_hat[c] * n_hh)
+            for y in range(n_y):
+                st(t, 3 + i, n_x + y, -flow_hat[i] * ld(k, j, y * p + n_y + 1))
+            st(t, 3 + i, i_v, ld(t, 3 + i, i_v) - flow_hat[i] * n_vh)
+            st(t, 3 + i, i_v + 1, -flow_hat[i] * n_hh)
+        st(t, i_v, i_v + 1, n_vh)
+        st(t, i_v + 1, i_v + 1, n_hh)
+    for y in range(n_y):
+        for c in range(y, n_y):
+            st(t, n_x + y, n_x + c, ld(k, j, y * p + c))
+        st(t, n_x + y, i_v, ld(k, j, y * p + n_y))
+        if lossless is not None:
+            st(t, n_x + y, i_v + 1, ld(k, j, y * p + n_y + 1))
+    # What the line takes out of the balances at its two ends.
+    for i in range(2):
+        st(t, 0, n_x + i, ld(t, 0, n_x + i) + drop[i])
+        st(t, 1 + i, n_x + i, ld(t, 1 + i, n_x + i) - 1.0)
+        st(t, 1 + i, m + i, zero + 1.0)
+        if lossless is not None:
+            st(t, 3 + i, n_x + 2 + i, ld(t, 3 + i, n_x + 2 + i) - 1.0)
+            if a > 0:
+                st(t, 3 + i, m + 2 + i, zero + 1.0)
+
+
+@_inner
+def eliminate(w, j, a, m, p):
+    """Factorise x and y out of the matrix of line j and add what stays to the block of its sending bus."""
+    t, k = w.scratch, w.block
+    size = m + p
+    for i in range(m):
+        by_pivot = 1.0 / ld(t, i, i)
+        st(w.factor, j, m * size + i, by_pivot)
+        for c in range(i + 1, size):
+            f = ld(t, i, c) * by_pivot
+            st(w.factor, j, i * size + c, f)
+            for e in range(c, size):
+                st(t, c, e, ld(t, c, e) - f * ld(t, i, e))
+    for i in range(p):
+        for c in range(i, p):
+            st(k, a, i * p + c, ld(k, a, i * p + c) + ld(t, m + i, m + c))
+
+
+@_inner
+def directions(w, tree, j, lossless, corrector):
+    """Directions of line j and its receiving bus, given those of its sending bus."""
+    b, t = w.bus, w.scratch
+    n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
+    m, p = n_x + n_y, n_y + n_v
+    size = m + p
+    a = tree.parent[j]
+    r, x = tree.r[j], tree.x[j]
+    st(t, m, size, ld(b, a, NP))
+    st(t, m + 1, size, ld(b, a, NQ))
+    st(t, m + n_y, size, ld(b, a, DV))
+    if lossless is not None:
+        st(t, m + 2, size, ld(b, a, NHP))
+        st(t, m + 3, size, ld(b, a, NHQ))
+        st(t, m + 5, size, ld(b, a, DVH))
+    for i in range(m - 1, -1, -1):
+        d = ld(w.solved, j, i) * ld(w.factor, j, m * size + i)
+        for c in range(i + 1, size):
+            d = d - ld(w.factor, j, i * size + c) * ld(t, c, size)
+        st(t, i, size, d)
+    dl, dp, dq = ld(t, 0, size), ld(t, 1, size), ld(t, 2, size)
+    st(b, j, DV, ld(b, j, FV) + ld(b, a, DV) - 2.0 * (r * dp + x * dq) + (r * r + x * x) * dl)
+    st(b, j, NP, ld(t, n_x, size))
+    st(b, j, NQ, ld(t, n_x + 1, size))
+    st(b, j, DL, dl)
+    st(b, j, DP, dp)
+    st(b, j, DQ, dq)
+    if lossless is not None:
+        dp, dq = ld(t, 3, size), ld(t, 4, size)
+        st(b, j, DVH, ld(b, j, GV) + ld(b, a, DVH) - 2.0 * (r * dp + x * dq))
+        st(b, j, DPH, dp)
+        st(b, j, DQH, dq)
+        st(b, j, NHP, ld(t, n_x + 2, size))
+        st(b, j, NHQ, ld(t, n_x + 3, size))
+
+
+@_inner
+def directions_at_root(w, lossless):
+    """New multipliers at the substation, whose voltage is given."""
+    b, k = w.bus, w.block
+    p = in_both(lossless, 3, 6)
+    pp, pq, qq = ld(k, 0, 0), ld(k, 0, 1), ld(k, 0, p + 1)
+    r_p, r_q = ld(k, 0, p * p), ld(k, 0, p * p + 1)
+    by_det = 1.0 / (pp * qq - pq * pq)
+    st(b, 0, NP, (qq * r_p - pq * r_q) * by_det)
+    st(b, 0, NQ, (pp * r_q - pq * r_p) * by_det)
+    st(b, 0, DV, 0.0)
+    if lossless is not None:
+        st(b, 0, NHP, 0.0)
+        st(b, 0, NHQ, 0.0)
+        st(b, 0, DVH, 0.0)
+
+
+@_inner
+def direction_of_injection(w, i, price_p, price_q):
+    """How far a flexible injection moves at its bus's new prices."""
+    d = w.device
+    return (ld(d, i, CP) * price_p + ld(d, i, CQ) * price_q + ld(d, i, FORCE)) * ld(d, i, INVERSE)
+
+
+@_inner
+def forward(w, tree, lossless, corrector):
+    """Substation to leaves: directions; the inverse of the longest step, and the sum of ds dz."""
+    b, d = w.bus, w.device
+    n = tree.parent.shape[0]
+    smu = ld(b, n, CENTRING)
+    inverse = 0.0 * smu
+    cross = 0.0 * smu
+    for j in range(n):
+        if j > 0:
+            directions(w, tree, j, lossless, corrector)
+        else:
+            directions_at_root(w, lossless)
+        price_p, price_q = ld(b, j, NP), ld(b, j, NQ)
+        if lossless is not None:
+            price_p, price_q = price_p + ld(b, j, NHP), price_q + ld(b, j, NHQ)
+        for i in range(tree.first[j], tree.first[j + 1]):
+            du = direction_of_injection(w, i, price_p, price_q)
+            st(d, i, DU, du)
+            step, product = bound_step(d, i, AT_LEAST, du, smu, corrector)
+            inverse, cross = larger(inverse, step), cross + product
+            step, product = bound_step(d, i, AT_MOST, -du, smu, corrector)
+            inverse, cross = larger(inverse, step), cross + product
+        if j == 0:
+            continue
+        a = tree.parent[j]
+        dv, v_a, dv_a, dl = ld(b, j, DV), ld(b, a, V), ld(b, a, DV), ld(b, j, DL)
+        step, product = bound_step(b, j, LOW, dv, smu, corrector)
+        inverse, cross = larger(inverse, step), cross + product
+        bounded = dv
+        if lossless is not None:
+            bounded = ld(b, j, DVH)
+        step, product = bound_step(b, j, HIGH, -bounded, smu, corrector)
+        inverse, cross = larger(inverse, step), cross + product
+        step, product = cone_step(
+            b, j, FLOW, ld(b, j, P), ld(b, j, Q), ld(b, j, L), v_a, ld(b, j, DP), ld(b, j, DQ), dl, dv_a, corrector
+        )
+        inverse, cross = larger(inverse, step), cross + product
+        if tree.rated[j]:
+            step, product = bound_step(b, j, RATING, -dl, smu, corrector)
+            inverse, cross = larger(inverse, step), cross + product
+            if lossless is not None:
+                p, q, l = ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX)
+                dp, dq = ld(b, j, DPH), ld(b, j, DQH)
+                step, product = cone_step(b, j, FLOW_HAT, p, q, l, v_a, dp, dq, 0.0 * dp, dv_a, corrector)
+                inverse, cross = larger(inverse, step), cross + product
+    return inverse, cross
+
+
+@_inner
+def move(w, tree, lossless, alpha):
+    """Take the step; gap, cost, and the residuals of the linear constraints at the new point."""
+    b, d = w.bus, w.device
+    n = tree.parent.shape[0]
+    gap, cost = 0.0 * alpha, 0.0 * alpha
+    for j in range(n):
+        for i in range(tree.first[j], tree.first[j + 1]):
+            u = ld(d, i, U) + alpha * ld(d, i, DU)
+            st(d, i, U, u)
+            gap = gap + move_bound(d, i, AT_LEAST, alpha, u - ld(d, i, LEAST))
+            gap = gap + move_bound(d, i, AT_MOST, alpha, ld(d, i, MOST) - u)
+            cost = cost + (0.5 * ld(d, i, A) * u + ld(d, i, B)) * u
+        st(b, j, LP, ld(b, j, LP) + alpha * (ld(b, j, NP) - ld(b, j, LP)))
+        st(b, j, LQ, ld(b, j, LQ) + alpha * (ld(b, j, NQ) - ld(b, j, LQ)))
+        st(b, j, FP, -ld(b, j, P_LOAD))
+        st(b, j, FQ, -ld(b, j, Q_LOAD))
+        if lossless is not None:
+            st(b, j, HP, ld(b, j, HP) + alpha * (ld(b, j, NHP) - ld(b, j, HP)))
+            st(b, j, HQ, ld(b, j, HQ) + alpha * (ld(b, j, NHQ) - ld(b, j, HQ)))
+            st(b, j, GP, -ld(b, j, P_LOAD))
+            st(b, j, GQ, -ld(b, j, Q_LOAD))
+        if j == 0:
+            continue
+        a = tree.parent[j]
+        v_a = ld(b, a, V)
+        p = ld(b, j, P) + alpha * ld(b, j, DP)
+        q = ld(b, j, Q) + alpha * ld(b, j, DQ)
+        l = ld(b, j, L) + alpha * ld(b, j, DL)
+        v = ld(b, j, V) + alpha * ld(b, j, DV)
+        st(b, j, P, p)
+        st(b, j, Q, q)
+        st(b, j, L, l)
+        st(b, j, V, v)
+        gap = gap + move_cone(b, j, FLOW, alpha, p, q, l, v_a)
+        gap = gap + move_bound(b, j, LOW, alpha, v - ld(b, j, V_MIN))
+        if tree.rated[j]:
+            gap = gap + move_bound(b, j, RATING, alpha, ld(b, j, L_MAX) - l)
+        if lossless is not None:
+            p = ld(b, j, PH) + alpha * ld(b, j, DPH)
+            q = ld(b, j, QH) + alpha * ld(b, j, DQH)
+            v = ld(b, j, VH) + alpha * ld(b, j, DVH)
+            st(b, j, PH, p)
+            st(b, j, QH, q)
+            st(b, j, VH, v)
+            if tree.rated[j]:
+                gap = gap + move_cone(b, j, FLOW_HAT, alpha, p, q, ld(b, j, L_MAX), v_a)
+        gap = gap + move_bound(b, j, HIGH, alpha, ld(b, j, V_MAX) - v)
+        residuals(b, tree, j, lossless)
+    return gap, cost
+
+
+@_inner
+def residuals(b, tree, j, lossless):
+    """What line j adds to the balances of its ends, but for the injections, and its voltage drop."""
+    a = tree.parent[j]
+    r, x = tree.r[j], tree.x[j]
+    p, q, l = ld(b, j, P), ld(b, j, Q), ld(b, j, L)
+    st(b, j, FP, ld(b, j, FP) + p - r * l)
+    st(b, j, FQ, ld(b, j, FQ) + q - x * l)
+    st(b, a, FP, ld(b, a, FP) - p)
+    st(b, a, FQ, ld(b, a, FQ) - q)
+    st(b, j, FV, ld(b, a, V) - 2.0 * (r * p + x * q) + (r * r + x * x) * l - ld(b, j, V))
+    if lossless is not None:
+        p, q = ld(b, j, PH), ld(b, j, QH)
+        st(b, j, GP, ld(b, j, GP) + p)
+        st(b, j, GQ, ld(b, j, GQ) + q)
+        st(b, a, GP, ld(b, a, GP) - p)
+        st(b, a, GQ, ld(b, a, GQ) - q)
+        st(b, j, GV, ld(b, a, VH) - 2.0 * (r * p + x * q) - ld(b, j, VH))
+
+
+# --- Problems in and out of a workspace.
+
+
+@_inner
+def load(w, tree, given, row, lane, lossless):
+    """Put a problem and its starting point into a lane: inside every bound and cone, balances not yet met."""
+    b, d = w.bus, w.device
+    n = tree.parent.shape[0]
+    s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
+    constant, gap = 0.0, 0.0
+    for j in range(n):
+        p_load = given.bus[row, LOAD_KW, j] / s
+        q_load = given.bus[row, LOAD_KVAR, j] / s - tree.capacitor_pu[j]
+        p_flex, q_flex = 0.0, 0.0
+        for i in range(tree.first[j], tree.first[j + 1]):
+            o = tree.origin[i]
+            if tree.reactive[i]:
+                lo, hi = given.device[row, Q_MIN, o] / s, given.device[row, Q_MAX, o] / s
+                a, c, cp, cq = 0.0, 0.0, 0.0, 1.0
+            else:
+                lo, hi = given.device[row, P_MIN, o] / s, given.device[row, P_MAX, o] / s
+                linear, quadratic = given.device[row, LINEAR, o], given.device[row, QUADRATIC, o]
+                reference = given.device[row, REFERENCE, o]
+                a, c = 2.0 * quadratic * s / money, (linear - 2.0 * quadratic * reference) / money
+                constant += (quadratic * reference - linear) * reference / (money * s)
+                cp, cq = 1.0, given.device[row, TAN_PHI, o]
+            if hi - lo < NARROWEST_PU:
+                # Nothing to decide: a part of the load, and a stand-in that touches nothing.
+                p_load, q_load = p_load - cp * lo, q_load - cq * lo
+                constant += (0.5 * a * lo + c) * lo
+                lo, hi, a, c, cp, cq = -1.0, 1.0, 1.0, 0.0, 0.0, 0.0
+            u = 0.5 * (lo + hi)
+            p_flex, q_flex = p_flex + cp * u, q_flex + cq * u
+            put(d, i, U, lane, u)
+            put(d, i, LEAST, lane, lo)
+            put(d, i, MOST, lane, hi)
+            put(d, i, A, lane, a)
+            put(d, i, B, lane, c)
+            put(d, i, CP, lane, cp)
+            put(d, i, CQ, lane, cq)
+            put(d, i, AT_LEAST, lane, FIRST_MU / (u - lo))
+            put(d, i, AT_MOST, lane, FIRST_MU / (hi - u))
+            gap += 2.0 * FIRST_MU
+        put(b, j, P_LOAD, lane, p_load)
+        put(b, j, Q_LOAD, lane, q_load)
+        put(b, j, LP, lane, FIRST_PRICE)
+        put(b, j, LQ, lane, 0.0)
+        # What the bus draws, to be summed to flows, in fields that the first direction overwrites.
+        put(b, j, DP, lane, p_load - p_flex)
+        put(b, j, DQ, lane, q_load - q_flex)
+        lo, hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
+        v = 0.5 * (lo + hi) if j > 0 else given.source[row] ** 2
+        put(b, j, V, lane, v)
+        put(b, j, V_MIN, lane, lo)
+        put(b, j, V_MAX, lane, hi)
+        if j > 0:
+            put(b, j, LOW, lane, FIRST_MU / (v - lo))
+            put(b, j, HIGH, lane, FIRST_MU / (hi - v))
+            gap += 2.0 * FIRST_MU
+        if lossless is not None:
+            put(b, j, VH, lane, v)
+            put(b, j, HP, lane, 0.0)
+            put(b, j, HQ, lane, 0.0)
+    for j in range(n - 1, 0, -1):
+        a = tree.parent[j]
+        put(b, a, DP, lane, get(b, a, DP, lane) + get(b, j, DP, lane))
+        put(b, a, DQ, lane, get(b, a, DQ, lane) + get(b, j, DQ, lane))
+    for j in range(1, n):
+        v_a = get(b, tree.parent[j], V, lane)
+        p, q = get(b, j, DP, lane), get(b, j, DQ, lane)
+        l = 5.0 * (p * p + q * q) / v_a + FIRST_L
+        rating = min(given.bus[row, I_MAX_A, j] / tree.base_a[j], LARGEST_RATING_PU)
+        l_max = rating * rating
+        if tree.rated[j]:
+            l = min(l, 0.6 * l_max)
+            put(b, j, L_MAX, lane, l_max)
+            put(b, j, RATING, lane, FIRST_MU / (l_max - l))
+            gap += FIRST_MU
+        shrink = inside(p, q, l, v_a)
+        put(b, j, P, lane, p * shrink)
+        put(b, j, Q, lane, q * shrink)
+        put(b, j, L, lane, l)
+        gap += start_cone(b, j, FLOW, lane, p * shrink, q * shrink, l, v_a)
+        if lossless is not None:
+            if tree.rated[j]:
+                shrink = inside(p, q, l_max, v_a)
+                p, q = p * shrink, q * shrink
+                gap += start_cone(b, j, FLOW_HAT, lane, p, q, l_max, v_a)
+            put(b, j, PH, lane, p)
+            put(b, j, QH, lane, q)
+    for j in range(n):
+        put(b, j, FP, lane, -get(b, j, P_LOAD, lane))
+        put(b, j, FQ, lane, -get(b, j, Q_LOAD, lane))
+        if lossless is not None:
+            put(b, j, GP, lane, -get(b, j, P_LOAD, lane))
+            put(b, j, GQ, lane, -get(b, j, Q_LOAD, lane))
+        if j > 0:
+            residuals_of_lane(b, tree, j, lane, lossless)
+    put(b, n, GAP, lane, gap)
+    put(b, n, CONSTANT, lane, constant)
+    put(b, n, DUAL_LEFT, lane, 1.0)
+    put(b, n, CENTRING, lane, 0.0)
+    put(b, n, COST, lane, 0.0)
+    put(b, n, INFEASIBLE, lane, 1.0)
+
+
+@_inner
+def inside(p, q, l, v):
+    """The factor that brings a flow well into its cone."""
+    most = 0.5 * l * v
+    return 1.0 if p * p + q * q <= most else np.sqrt(most / (p * p + q * q))
+
+
+@_inner
+def start_cone(b, j, c, lane, p, q, l, v):
+    """Put the multiplier on the central path; its share of the gap."""
+    by_det = FIRST_MU / (2.0 * (v * l - p * p - q * q))
+    put(b, j, c + ZP, lane, -2.0 * p * by_det)
+    put(b, j, c + ZQ, lane, -2.0 * q * by_det)
+    put(b, j, c + ZL, lane, v * by_det)
+    put(b, j, c + ZV, lane, l * by_det)
+    return FIRST_MU
+
+
+@_inner
+def residuals_of_lane(b, tree, j, lane, lossless):
+    """As `residuals`, in one lane."""
+    a = tree.parent[j]
+    r, x = tree.r[j], tree.x[j]
+    p, q, l = get(b, j, P, lane), get(b, j, Q, lane), get(b, j, L, lane)
+    put(b, j, FP, lane, get(b, j, FP, lane) + p - r * l)
+    put(b, j, FQ, lane, get(b, j, FQ, lane) + q - x * l)
+    put(b, a, FP, lane, get(b, a, FP, lane) - p)
+    put(b, a, FQ, lane, get(b, a, FQ, lane) - q)
+    drop = -2.0 * (r * p + x * q) + (r * r + x * x) * l
+    put(b, j, FV, lane, get(b, a, V, lane) + drop - get(b, j, V, lane))
+    if lossless is not None:
+        p, q = get(b, j, PH, lane), get(b, j, QH, lane)
+        put(b, j, GP, lane, get(b, j, GP, lane) + p)
+        put(b, j, GQ, lane, get(b, j, GQ, lane) + q)
+        put(b, a, GP, lane, get(b, a, GP, lane) - p)
+        put(b, a, GQ, lane, get(b, a, GQ, lane) - q)
+        put(b, j, GV, lane, get(b, a, VH, lane) - 2.0 * (r * p + x * q) - get(b, j, VH, lane))
+
+
+@_inner
+def unload(w, point, row, lane, lossless):
+    """Copy the point of a lane to its row."""
+    for j in range(w.bus.shape[0] - 1):
+        for f in range(len(OF_BUS)):
+            point.bus[row, f, j] = get(w.bus, j, OF_BUS[f], lane)
+        if lossless is not None:
+            for f in range(len(OF_BUS_LOSSLESS)):
+                point.bus[row, len(OF_BUS) + f, j] = get(w.bus, j, OF_BUS_LOSSLESS[f], lane)
+    for i in range(w.device.shape[0]):
+        for f in range(len(OF_DEVICE)):
+            point.device[row, f, i] = get(w.device, i, OF_DEVICE[f], lane)
+
+
+@_inner
+def iterate(w, tree, lossless):
+    """One step towards the optimum: predict, choose how much to centre, correct, move."""
+    b = w.bus
+    n = tree.parent.shape[0]
+    infeasible = backward(w, tree, lossless, None)
+    inverse, cross = forward(w, tree, lossless, None)
+    gap = ld(b, n, GAP)
+    step = 1.0 / larger(inverse, 1.0)
+    left = larger(((1.0 - step) * gap + step * step * cross) / gap, 0.0)
+    st(b, n, CENTRING, left * left * left * gap * (1.0 / n_complementary(tree, lossless)))
+    backward(w, tree, lossless, 1)
+    inverse, cross = forward(w, tree, lossless, 1)
+    alpha = 1.0 / larger(inverse * (1.0 / TO_BOUNDARY), 1.0)
+    gap, cost = move(w, tree, lossless, alpha)
+    st(b, n, GAP, gap)
+    st(b, n, COST, cost)
+    st(b, n, INFEASIBLE, infeasible * (1.0 - alpha))
+    st(b, n, DUAL_LEFT, ld(b, n, DUAL_LEFT) * (1.0 - alpha))
+
+
+@_inner
+def n_complementary(tree, lossless):
+    """Number of bounds and cones."""
+    n = tree.parent.shape[0]
+    return 2 * tree.origin.shape[0] + 3 * (n - 1) + tree.rated.sum() * in_both(lossless, 1, 2)
+
+
+@compiled
+def solve(w, tree, given, point, rows, lossless, most_iterations, tolerance):
+    """Solve the problems of `rows`, lane by lane: a lane that has converged takes the next problem.
+
+    Rounding aside, lanes never touch each other, so an answer does not depend on its neighbours.
+    """
+    b = w.bus
+    n = tree.parent.shape[0]
+    lanes = n_lanes(b)
+    row_of = np.full(lanes, -1)
+    count = np.zeros(lanes)
+    taken = 0
+    for lane in range(lanes):
+        load(w, tree, given, rows[min(taken, len(rows) - 1)], lane, lossless)
+        if taken < len(rows):
+            row_of[lane] = rows[taken]
+            taken += 1
+    active = taken
+    while active > 0:
+        iterate(w, tree, lossless)
+        for lane in range(lanes):
+            row = row_of[lane]
+            if row < 0:
+                continue
+            count[lane] += 1.0
+            gap = get(b, n, GAP, lane)
+            cost = get(b, n, COST, lane) + get(b, n, CONSTANT, lane)
+            converged = (
+                gap <= tolerance * max(1.0, abs(cost))
+                and get(b, n, INFEASIBLE, lane) <= 10.0 * tolerance
+                and get(b, n, DUAL_LEFT, lane) <= tolerance
+            )
+            if not converged and count[lane] < most_iterations and np.isfinite(gap):
+                continue
+            unload(w, point, row, lane, lossless)
+            point.row[row, ITERATIONS] = count[lane]
+            point.row[row, GAP_LEFT] = gap
+            point.row[row, COST_PU] = cost
+            point.row[row, HAS_CONVERGED] = 1.0 if converged else 0.0
+            if taken < len(rows):
+                load(w, tree, given, rows[taken], lane, lossless)
+                row_of[lane], count[lane] = rows[taken], 0.0
+                taken += 1
+            else:
+                row_of[lane] = -1
+                active -= 1
