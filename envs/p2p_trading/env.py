@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
+from jaxtyping import Float
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.p2p_trading.infos import measure, nothing_yet
+from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
 from peergrid.envs.profiles import ProfileSource
-from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.envs.scenario import Scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
@@ -93,19 +94,21 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     ) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise UnknownName("render mode", render_mode, RENDER_MODES)
-        chosen = load_scenario(scenario)
-        if max_cycles is not None:
-            chosen = load_scenario(chosen, intervals=max_cycles)
-        self.simulation = Simulation(chosen, predictor=predictor, mechanism=mechanism, dso=dso, profiles=profiles)
-        self.max_cycles = chosen.intervals  # to read: the horizon itself is fixed in the simulation
+        self.simulation = Simulation(
+            scenario, predictor=predictor, mechanism=mechanism, dso=dso, profiles=profiles, max_cycles=max_cycles
+        )
+        self.max_cycles = self.simulation.params.intervals  # to read: the horizon itself is fixed in the simulation
         self.render_mode = render_mode
-        self.possible_agents = [f"microgrid_{i}" for i in range(self.simulation.n_agent)]
+        self.possible_agents = self.simulation.agents
         self.agents: list[str] = []
-        self.last_outcome: Outcome | None = None
-        self._observation = np.zeros((1, self.simulation.n_agent, len(self.simulation.entries)), dtype=np.float32)
         self._observation_space = {a: box(self.simulation.entries) for a in self.possible_agents}
         self._action_space = {a: spaces.Box(-1.0, 1.0, (N_ACTIONS,), np.float32) for a in self.possible_agents}
         self.state_space = box(self.simulation.state_entries)
+
+    @property
+    def last_outcome(self) -> Outcome | None:
+        """What happened in the last interval; None before the first."""
+        return self.simulation.outcome
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
@@ -132,9 +135,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         Args:
             options: `{"evaluation_day": k}` plays held-out day k.
         """
-        self._observation = self.simulation.reset(seed, options)
+        self.simulation.reset(seed, options)
         self.agents = list(self.possible_agents)
-        self.last_outcome = None
         return self._observations(), self._infos(nothing_yet(1, self.simulation.n_agent))
 
     def step(
@@ -154,13 +156,10 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         """
         if not self.agents:
             raise PeergridError("no episode runs: call reset() before step()")
-        self._observation, outcome = self.simulation.step(self._stack(actions))
-        self.last_outcome = outcome
-        state, _ = self.simulation.running()
-        ended = bool(state.step[0] >= self.simulation.params.intervals)
-        terminates = self.simulation.params.terminates
+        _, outcome = self.simulation.step(self._stack(actions))
+        ended, terminates = bool(self.simulation.is_over[0]), self.simulation.params.terminates
         agents = self.agents
-        rewards = {a: float(r) for a, r in zip(agents, outcome.reward[0], strict=True)}
+        rewards = dict(zip(agents, outcome.reward[0].tolist(), strict=True))
         terminations = dict.fromkeys(agents, ended and terminates)
         truncations = dict.fromkeys(agents, ended and not terminates)
         observations, infos = self._observations(), self._infos(measure(outcome, self.simulation.params))
@@ -170,7 +169,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def state(self) -> np.ndarray:
         """The global view for centralised critics, entry by entry as `describe_state` says."""
-        return self.simulation.global_state(self._observation)[0]
+        return self.simulation.global_state(self.simulation.seen)[0]
 
     def render(self) -> str | np.ndarray | None:
         """The last interval as a table ("ansi") or as a picture of the feeder ("rgb_array")."""
@@ -190,19 +189,20 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         faults += [f"unknown agent {a!r}" for a in actions if a not in self.agents]
         for agent in self.agents:
             action = np.asarray(actions.get(agent, np.zeros(N_ACTIONS)))
-            if action.shape != (N_ACTIONS,) or not np.issubdtype(action.dtype, np.number):
+            if action.shape != (N_ACTIONS,) or action.dtype.kind not in "iuf":
                 faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not 4 numbers")
             elif not np.isfinite(action).all():
                 faults.append(f"action of {agent} is not finite: {action.tolist()}")
         if faults:
             raise InvalidAction("; ".join(faults))
-        return np.stack([np.asarray(actions[a], dtype=np.float64) for a in self.agents])[None]
+        return np.array([[actions[a] for a in self.agents]], dtype=np.float64)
 
     def _observations(self) -> dict[str, np.ndarray]:
-        return {a: row.copy() for a, row in zip(self.agents, self._observation[0], strict=True)}
+        return dict(zip(self.agents, self.simulation.seen[0].copy(), strict=True))
 
-    def _infos(self, measured: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-        return {a: {name: float(v[0, i]) for name, v in measured.items()} for i, a in enumerate(self.agents)}
+    def _infos(self, measured: Float[np.ndarray, "info 1 agent"]) -> dict[str, dict[str, float]]:
+        columns = measured[:, 0].T.tolist()
+        return {a: dict(zip(INFOS, own, strict=True)) for a, own in zip(self.agents, columns, strict=True)}
 
 
 def box(entries: tuple[Entry, ...]) -> spaces.Box:

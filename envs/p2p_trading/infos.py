@@ -57,22 +57,18 @@ INFOS: dict[str, tuple[str, str]] = {
 }
 
 
-def nothing_yet(n_row: int, n_agent: int) -> dict[str, Float[np.ndarray, "batch agent"]]:
+def nothing_yet(n_row: int, n_agent: int) -> Float[np.ndarray, "info batch agent"]:
     """The infos before the first interval: zero throughout."""
-    return {name: np.zeros((n_row, n_agent)) for name in INFOS}
+    return np.zeros((len(INFOS), n_row, n_agent))
 
 
-def measure(outcome: Outcome, params: Params) -> dict[str, Float[np.ndarray, "batch agent"]]:
-    """The infos of an interval, under the names and in the units of INFOS."""
+def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch agent"]:
+    """The infos of an interval, in the order and the units of INFOS."""
     response, feeder, hours = outcome.response, params.feeder, params.step_hours
-    shape = outcome.gain.shape
-    voltage, parts = response.voltage_pu[:, 1:], response.price_parts
+    voltage, parts, at = response.voltage_pu[:, 1:], response.price_parts, params.trade_bus
     low = voltage < feeder.v_min_pu[1:] - VOLTAGE_TOLERANCE_PU
     high = voltage > feeder.v_max_pu[1:] + VOLTAGE_TOLERANCE_PU
     loading = response.current_a[:, 1:] / feeder.i_max_a[1:]
-
-    def own(by_bus: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
-        return by_bus[:, params.trade_bus]
 
     of_network = {
         "lmp_per_kwh": outcome.lmp_per_kwh,
@@ -92,12 +88,12 @@ def measure(outcome: Outcome, params: Params) -> dict[str, Float[np.ndarray, "ba
         "dso_calls": outcome.dso_calls,
     }
     of_microgrid = {
-        "dlmp_per_kwh": own(response.price_per_kwh),
-        "dlmp_energy_per_kwh": own(parts.energy),
-        "dlmp_loss_per_kwh": own(parts.loss),
-        "dlmp_reactive_per_kwh": own(parts.reactive),
-        "dlmp_voltage_per_kwh": own(parts.voltage),
-        "dlmp_congestion_per_kwh": own(parts.congestion),
+        "dlmp_per_kwh": response.price_per_kwh[:, at],
+        "dlmp_energy_per_kwh": parts.energy[:, at],
+        "dlmp_loss_per_kwh": parts.loss[:, at],
+        "dlmp_reactive_per_kwh": parts.reactive[:, at],
+        "dlmp_voltage_per_kwh": parts.voltage[:, at],
+        "dlmp_congestion_per_kwh": parts.congestion[:, at],
         "te_price_per_kwh": outcome.te_price_per_kwh,
         "contract_kw": outcome.contracts.quantity_kw,
         "contract_price_per_kwh": outcome.contracts.price_per_kwh,
@@ -116,6 +112,8 @@ def measure(outcome: Outcome, params: Params) -> dict[str, Float[np.ndarray, "ba
         "gain": outcome.gain,
         "clipped_kw": outcome.clipped,
     }
-    everywhere = {name: np.broadcast_to(values[:, None], shape) for name, values in of_network.items()}
-    found = of_microgrid | everywhere
-    return {name: np.asarray(found[name], dtype=np.float64) for name in INFOS}
+    found = of_microgrid | {name: values[:, None] for name, values in of_network.items()}
+    measured = np.empty((len(INFOS), *outcome.gain.shape))
+    for row, name in zip(measured, INFOS, strict=True):
+        row[:] = found[name]
+    return measured

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import copy
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import Entry, global_state, layout, observe, state_layout
@@ -23,6 +25,7 @@ from peergrid.grid.parts import resolve
 HERE = "peergrid.envs.p2p_trading"
 MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
 DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
+T = TypeVar("T")
 EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
 PREDICTORS = {"none": f"{HERE}.predictors:no_prediction", "oracle": f"{HERE}.predictors:oracle"}
 
@@ -39,6 +42,7 @@ class Simulation:
         mechanism: str | Mechanism | None = None,
         dso: str | Dso | None = None,
         profiles: str | ProfileSource | None = None,
+        max_cycles: int | None = None,
     ) -> None:
         """
         Args:
@@ -47,8 +51,9 @@ class Simulation:
             dso: Who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a
                 function from the scenario to one.
             profiles: Where days come from, an object or "module:attribute"; the scenario's own if None.
+            max_cycles: Intervals of an episode; the scenario's own if None.
         """
-        self.scenario = load_scenario(scenario)
+        self.scenario = load_scenario(scenario, **({} if max_cycles is None else {"intervals": max_cycles}))
         check_scenario(self.scenario)
         self.num_envs = num_envs
         self.predictor: Predictor = resolve(predictor, "predictor", PREDICTORS)
@@ -56,36 +61,59 @@ class Simulation:
         self.params = build_params(self.scenario, mechanism, dso)
         self.entries: tuple[Entry, ...] = layout(self.params)
         self.state_entries: tuple[Entry, ...] = state_layout(self.params)
-        self.generators: list[np.random.Generator] = []
+        self._bounds, self._state_bounds = _bounds(self.entries), _bounds(self.state_entries)
+        self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
+        self._drew = list(self.generators)  # whoever drew each row's day: evaluation days have their own
         self.state: State | None = None
         self.days: Days | None = None
+        self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
+        self.outcome: Outcome | None = None  # of the rows that played in the last step, which are
+        self.played = np.zeros(num_envs, dtype=bool)
 
     @property
     def n_agent(self) -> int:
         return len(self.params.trade_bus)
 
+    @property
+    def agents(self) -> list[str]:
+        """What the microgrids are called."""
+        return [f"microgrid_{i}" for i in range(self.n_agent)]
+
+    @property
+    def is_over(self) -> Bool[np.ndarray, " batch"]:
+        """The rows whose episode is over."""
+        return self.running()[0].step >= self.params.intervals
+
     def reset(
-        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+        self,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        rows: Bool[np.ndarray, " batch"] | None = None,
     ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin an episode in every row and return what the agents see.
+        """Begin an episode in every row, or in the marked ones, and return what the agents of all rows see.
 
         Args:
             seed: Row i draws with seed + i; None goes on with the generators as they are.
             options: `{"evaluation_day": k}` plays held-out day k in row 0, k + 1 in row 1 and so on: the same day
                 whenever it is asked for, whatever the seed. Other keys are not read.
+            rows: Where an episode begins; elsewhere nothing changes.
         """
-        if seed is not None or not self.generators:
-            seeds = [None] * self.num_envs if seed is None else [seed + i for i in range(self.num_envs)]
-            self.generators = [np_random(s)[0] for s in seeds]
+        rows = _unless_all(rows)
+        if rows is not None:
+            self.running()  # the other rows go on with theirs
+        places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
+        if seed is not None:
+            for i in places:
+                self.generators[i] = np_random(seed + i)[0]
         first = (options or {}).get("evaluation_day")
         shape = self._day_shape()
         if first is None:
+            generators = [self.generators[i] for i in places]
             days = training_days(self.profiles.n_days, span=-(-self.params.intervals // shape.intervals_per_day))
-            chosen = [days[int(rng.integers(len(days)))] for rng in self.generators]
-            generators = self.generators
+            chosen = [days[int(rng.integers(len(days)))] for rng in generators]
         else:
             days = evaluation_days(self.profiles.n_days)
-            numbers = [_evaluation_number(first) + i for i in range(self.num_envs)]
+            numbers = [_evaluation_number(first) + i for i in places]
             if self.scenario.profiles_file and numbers[-1] >= len(days):
                 raise PeergridError(
                     f"evaluation day {numbers[-1]} was asked for, and the profiles hold {len(days)}, which would repeat"
@@ -94,7 +122,9 @@ class Simulation:
             streams = [np.random.SeedSequence(self.scenario.seed, spawn_key=(EVALUATION, k)) for k in numbers]
             generators = [np.random.default_rng(stream) for stream in streams]
         drawn = [self.profiles.draw(shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
-        return self.begin(build_days(self.scenario, self.params, drawn))
+        for i, rng in zip(places, generators, strict=True):
+            self._drew[i] = rng
+        return self.begin(build_days(self.scenario, self.params, drawn), rows)
 
     def _day_shape(self) -> DayShape:
         return DayShape(
@@ -104,13 +134,14 @@ class Simulation:
             demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
         )
 
-    def begin(self, days: Days) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin an episode on days given rather than drawn, and return what the agents see."""
+    def begin(
+        self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None
+    ) -> Float32[np.ndarray, "batch agent entry"]:
+        """Begin an episode on days given rather than drawn, one for each (marked) row; return what the agents see."""
         n_row = len(days.lmp_per_kwh)
         lmp = days.lmp_per_kwh[:, :1]
         nothing = np.zeros((n_row, self.n_agent))
-        self.days = days
-        self.state = State(
+        state = State(
             step=np.zeros(n_row, dtype=int),
             stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
             last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
@@ -118,35 +149,56 @@ class Simulation:
             last_accepted_kw=nothing,
             last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
         )
-        return self.observe()
+        self._put(state, days, rows)
+        if rows is None:
+            self.outcome = None
+        return self.seen
 
     def step(
-        self, actions: Float[np.ndarray, "batch agent 4"]
+        self, actions: Float[np.ndarray, "batch agent 4"], rows: Bool[np.ndarray, " batch"] | None = None
     ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
-        """Play one interval in every row; return what the agents see next, and what happened.
+        """Play one interval in every row, or in the marked ones.
+
+        Returns:
+            What the agents of all rows see next, and what happened in the rows that played.
 
         Raises:
             InvalidAction: Wrong shape, or NaN.
             PeergridError: No episode has begun, or it is over.
         """
         state, days = self.running()
+        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS))
+        actions, rows = np.asarray(actions, dtype=np.float64), _unless_all(rows)
+        if rows is not None:
+            state, days, actions = _rows_of(state, rows), _rows_of(days, rows), actions[rows]
         if (state.step >= self.params.intervals).any():
             raise PeergridError("the episode is over: call reset() before step()")
-        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS))
-        self.state, outcome = advance(state, np.asarray(actions, dtype=np.float64), days, self.params)
-        return self.observe(), outcome
+        after, outcome = advance(state, actions, days, self.params)
+        self._put(after, days, rows)
+        self.outcome = outcome
+        self.played = np.ones(len(state.step), dtype=bool) if rows is None else rows
+        return self.seen, outcome
+
+    def _put(self, state: State, days: Days, rows: Bool[np.ndarray, " batch"] | None) -> None:
+        """Let these be all rows, or the marked ones, and look at them."""
+        seen = _clipped(observe(state, days, self.predictor, self.params), self._bounds)
+        if rows is not None:
+            old_state, old_days = self.running()
+            state, days = _with_rows(old_state, rows, state), _with_rows(old_days, rows, days)
+            seen = _written(self.seen, rows, seen)
+        self.state, self.days, self.seen = state, days, seen
 
     def observe(self) -> Float32[np.ndarray, "batch agent entry"]:
-        """What the agents see now."""
+        """What the agents see now; after a reset or a step it is `seen`, and need not be computed again."""
         state, days = self.running()
-        return _clipped(observe(state, days, self.predictor, self.params), self.entries)
+        return _clipped(observe(state, days, self.predictor, self.params), self._bounds)
 
     def global_state(
         self, observation: Float32[np.ndarray, "batch agent entry"]
     ) -> Float32[np.ndarray, "batch entry_of_state"]:
         """The global state that goes with an observation just made."""
         state, days = self.running()
-        return _clipped(global_state(observation, state, days, self.params), self.state_entries)
+        return _clipped(global_state(observation, state, days, self.params), self._state_bounds)
 
     def running(self) -> tuple[State, Days]:
         """State and days of the episode that runs.
@@ -157,6 +209,22 @@ class Simulation:
         if self.state is None or self.days is None:
             raise PeergridError("no episode has begun: call reset() first")
         return self.state, self.days
+
+    def row(self, i: int) -> Simulation:
+        """Row i as it is now, as a simulation of its own: to look at, as steps of either are not seen by the other."""
+        state, days = self.running()
+        this, alone = slice(i, i + 1), copy(self)
+        alone.num_envs, alone.generators, alone._drew = 1, self.generators[this], self._drew[this]
+        alone.state, alone.days, alone.seen = _rows_of(state, this), _rows_of(days, this), self.seen[this]
+        alone.played = self.played[this] & (alone.state.step > 0)  # an outcome before the reset is another day's
+        place = int(self.played[:i].sum())
+        has_outcome = self.outcome is not None and bool(alone.played.all())
+        alone.outcome = _rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
+        return alone
+
+    def spawn(self, rows: Bool[np.ndarray, " batch"]) -> list[np.random.Generator]:
+        """A generator for each marked row, for what is random beside its day; seed or held-out day fix it likewise."""
+        return [self._drew[i].spawn(1)[0] for i in np.flatnonzero(rows)]
 
 
 def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: str | Dso | None = None) -> Params:
@@ -246,16 +314,16 @@ def energy_window(
     )
 
 
-def check_actions(actions: Any, shape: tuple[int, ...]) -> None:
+def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, microgrid, number") -> None:
     """Raise InvalidAction unless the actions are numbers of that shape, none of them NaN."""
     actions = np.asarray(actions)
     if actions.shape != shape:
-        raise InvalidAction(f"actions have shape {actions.shape}, not {shape} (row, microgrid, number)")
+        raise InvalidAction(f"actions have shape {actions.shape}, not {shape} ({axes})")
     if not np.issubdtype(actions.dtype, np.number):
         raise InvalidAction(f"actions are of type {actions.dtype}, not numbers")
-    bad = np.argwhere(~np.isfinite(actions))
-    if len(bad):
-        raise InvalidAction(f"actions are not finite at (row, microgrid, number) {bad[:5].tolist()}")
+    is_finite = np.isfinite(actions)
+    if not is_finite.all():
+        raise InvalidAction(f"actions are not finite at ({axes}) {np.argwhere(~is_finite)[:5].tolist()}")
 
 
 def _evaluation_number(value: Any) -> int:
@@ -264,6 +332,36 @@ def _evaluation_number(value: Any) -> int:
     return int(value)
 
 
-def _clipped(values: Float[np.ndarray, "... entry"], entries: Sequence[Entry]) -> Float32[np.ndarray, "... entry"]:
-    low, high = np.array([e.low for e in entries]), np.array([e.high for e in entries])
-    return np.clip(values, low, high).astype(np.float32)
+def _bounds(entries: Sequence[Entry]) -> tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
+    return np.array([e.low for e in entries]), np.array([e.high for e in entries])
+
+
+def _clipped(
+    values: Float[np.ndarray, "... entry"], bounds: tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]
+) -> Float32[np.ndarray, "... entry"]:
+    return values.clip(*bounds).astype(np.float32)
+
+
+def _unless_all(rows: Bool[np.ndarray, " batch"] | None) -> Bool[np.ndarray, " batch"] | None:
+    return None if rows is None or rows.all() else rows
+
+
+def _rows_of(part: T, rows: Any) -> T:
+    """These rows of every array in a dataclass, those of its parts included."""
+    if isinstance(part, np.ndarray):
+        return part[rows]
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    return replace(part, **{f.name: _rows_of(getattr(part, f.name), rows) for f in fields(part)})
+
+
+def _with_rows(part: T, rows: Bool[np.ndarray, " batch"], there: T) -> T:
+    """A dataclass of arrays with other values in the marked rows."""
+    names = [f.name for f in fields(part)]  # type: ignore[arg-type]
+    return replace(part, **{n: _written(getattr(part, n), rows, getattr(there, n)) for n in names})  # type: ignore[type-var]
+
+
+def _written(values: np.ndarray, rows: Bool[np.ndarray, " batch"], there: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values[rows] = there
+    return values
