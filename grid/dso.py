@@ -125,6 +125,10 @@ class DsoStatus(IntEnum):
         }[self]
 
 
+# What the operator makes of each OpfStatus.
+STATUS = np.array([DsoStatus.OPTIMAL, DsoStatus.INFEASIBLE, DsoStatus.INACCURATE], dtype=int)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DsoResponse:
     """What the DSO allows, what then flows, and what it is worth at every bus.
@@ -199,17 +203,20 @@ class OpfDso:
         self.substation_limit_kva = substation_limit_kva or 10.0 * feeder.base_kva
         unknown = [b for b in (*self.trade_bus, *self.generators.bus) if not 0 <= b < feeder.n_bus]
         raise_faults(InvalidQuery, f"DSO of {feeder.name!r}", [f"there is no bus at position {b}" for b in unknown])
-        generator_bus = np.array(self.generators.bus, dtype=int)
         # Flexible injections in this order: the substation, generators, shedding at every bus but the root, trades.
-        self._device_bus = np.concatenate([[0], generator_bus, np.arange(1, feeder.n_bus), self.trade_bus])
-        has_free_q = np.arange(len(self._device_bus)) <= len(generator_bus)
+        shedding = np.arange(1, feeder.n_bus)
+        self._device_bus = np.concatenate([[0], np.array(self.generators.bus, dtype=int), shedding, self.trade_bus])
+        n_gen, n_device = len(self.generators.bus), len(self._device_bus)
+        self._of_generators = slice(1, 1 + n_gen)
+        self._of_shedding = slice(1 + n_gen, n_gen + feeder.n_bus)
+        self._of_trades = slice(n_gen + feeder.n_bus, n_device)
+        has_free_q = np.arange(n_device) <= n_gen
         self._solve = resolve(solver, "OPF solver", SOLVERS)(feeder, self._device_bus, has_free_q, self.upper_voltage)
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
         start = time.perf_counter()
         problem = self.problem(query)
-        response = self._respond(problem, self._solve(problem))
-        return replace(response, solve_seconds=time.perf_counter() - start)
+        return self._respond(problem, self._solve(problem), start)
 
     def problem(self, query: DsoQuery) -> OpfProblem:
         """The optimal power flow that answers the query.
@@ -221,15 +228,18 @@ class OpfDso:
         penalty = query.penalty or self.penalty
         batch = self._check(query)
         load, proposed = query.load_kw, query.proposed_kw
-        lmp = np.broadcast_to(np.asarray(query.lmp_per_kwh, dtype=float), batch)[..., None]
-        n_gen, n_shed, n_trade = len(generators.bus), feeder.n_bus - 1, len(self.trade_bus)
+        lmp = np.asarray(query.lmp_per_kwh, dtype=float)[..., None]
 
         def devices(substation: Any, generator: Any, shed: Any, trade: Any) -> Float[np.ndarray, "*batch device"]:
-            blocks = ((substation, 1), (generator, n_gen), (shed, n_shed), (trade, n_trade))
-            return np.concatenate([np.broadcast_to(value, (*batch, size)) for value, size in blocks], axis=-1)
+            values = np.empty((*batch, len(self._device_bus)))
+            values[..., :1] = substation
+            values[..., self._of_generators] = generator
+            values[..., self._of_shedding] = shed
+            values[..., self._of_trades] = trade
+            return values
 
         def limit(given: Any, own: Float[np.ndarray, " bus"]) -> Float[np.ndarray, "*batch bus"]:
-            return np.broadcast_to(own if given is None else given, load.shape)
+            return np.full(load.shape, own if given is None else given)
 
         def at_load(coefficient: Coefficient) -> Coefficient:
             # One value per bus: shedding exists at every bus but the root.
@@ -238,10 +248,12 @@ class OpfDso:
 
         most = self.substation_limit_kva
         sheddable = np.maximum(load[..., 1:], 0.0)
+        some = sheddable > 0
         # Reactive load goes with the active load that is shed, at the same power factor.
-        tan_phi = np.where(sheddable > 0, query.load_kvar[..., 1:] / np.where(sheddable > 0, sheddable, 1.0), 0.0)
-        wanted = proposed if query.first_proposed_kw is None else query.first_proposed_kw
-        wanted = np.where((wanted * proposed > 0) & (np.abs(wanted) > np.abs(proposed)), wanted, proposed)
+        tan_phi = np.where(some, query.load_kvar[..., 1:] / np.where(some, sheddable, 1.0), 0.0)
+        wanted = proposed
+        if (first := query.first_proposed_kw) is not None:
+            wanted = np.where((first * proposed > 0) & (np.abs(first) > np.abs(proposed)), first, proposed)
         trade_price = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(wanted)
         injections = Injections(
             bus=self._device_bus,
@@ -301,7 +313,7 @@ class OpfDso:
         faults += [
             f"{name} has shape {np.shape(given)}, which does not broadcast to {shape}"
             for name, (given, shape) in broadcast.items()
-            if given is not None and not _broadcasts(np.shape(given), shape)
+            if given is not None and not isinstance(given, float) and not _broadcasts(np.shape(given), shape)
         ]
         if query.i_max_a is not None and not np.isfinite(self.feeder.i_max_a[1:]).all():
             faults.append(
@@ -310,59 +322,50 @@ class OpfDso:
         raise_faults(InvalidQuery, f"query to the DSO of {self.feeder.name!r}", faults)
         return batch
 
-    def _respond(self, problem: OpfProblem, solution: OpfSolution) -> DsoResponse:
+    def _respond(self, problem: OpfProblem, solution: OpfSolution, start: float) -> DsoResponse:
         solved = np.asarray(solution.status == OpfStatus.OPTIMAL)
-        gap = np.where(solved, relaxation_gap(self.feeder, solution), 0.0)
+        flowing = flowing_pu2(self.feeder, solution)
+        gap = np.where(solved, relaxation_gap(self.feeder, solution, flowing), 0.0)
         tight = np.asarray(solved & (gap <= TIGHT_PU))
-        n_gen = len(self.generators.bus)
         p, q = solution.p_kw, solution.q_kvar
-        shed = np.concatenate([np.zeros_like(p[..., :1]), p[..., 1 + n_gen : -len(self.trade_bus) or None]], axis=-1)
         # The solver stays within the bounds to its tolerance; the promise (never enlarged, never reversed) is exact.
-        bounded = np.clip(p, problem.injections.p_min_kw, problem.injections.p_max_kw)
-        accepted = bounded[..., len(self._device_bus) - len(self.trade_bus) :]
-        shed = np.clip(shed, 0.0, np.maximum(problem.load_kw, 0.0))
-
-        status = np.where(tight, int(DsoStatus.OPTIMAL), int(DsoStatus.RELAXATION_NOT_TIGHT))
-        status = np.where(solution.status == OpfStatus.INFEASIBLE, int(DsoStatus.INFEASIBLE), status)
-        status = np.where(solution.status == OpfStatus.INACCURATE, int(DsoStatus.INACCURATE), status)
-        lmp = problem.injections.linear_per_kwh[..., :1]
-        price = np.where(solved[..., None], solution.price_per_kwh, lmp)
+        bounded = p.clip(problem.injections.p_min_kw, problem.injections.p_max_kw)
+        shed = np.zeros(problem.load_kw.shape)
+        shed[..., 1:] = bounded[..., self._of_shedding]
+        price = np.where(solved[..., None], solution.price_per_kwh, problem.injections.linear_per_kwh[..., :1])
         response = DsoResponse(
-            accepted_kw=accepted,
+            accepted_kw=bounded[..., self._of_trades],
             shed_kw=shed,
-            generator_kw=p[..., 1 : 1 + n_gen],
-            generator_kvar=q[..., 1 : 1 + n_gen],
+            generator_kw=p[..., self._of_generators],
+            generator_kvar=q[..., self._of_generators],
             substation_kw=p[..., 0],
             substation_kvar=q[..., 0],
             voltage_pu=solution.voltage_pu,
             flow_kw=solution.flow_kw,
             flow_kvar=solution.flow_kvar,
             # Not from current_pu2, which stays loose on lines of a milliohm.
-            current_a=np.sqrt(flowing_pu2(self.feeder, solution)) * self.feeder.base_a,
+            current_a=np.sqrt(flowing) * self.feeder.base_a,
             losses_kw=np.asarray((self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva),
             price_per_kwh=price,
             reactive_price_per_kvarh=solution.reactive_price_per_kvarh,
-            price_parts=self._parts(solution, solved, lmp),
+            price_parts=self._parts(solution, price, solved),
             v_min_multiplier=solution.v_min_multiplier,
             v_max_multiplier=solution.v_max_multiplier,
             i_max_multiplier=solution.i_max_multiplier,
             i_max_lossless_multiplier=solution.i_max_lossless_multiplier,
             cost_per_hour=solution.cost_per_hour,
             relaxation_gap_pu=gap,
-            status=status,
-            solve_seconds=0.0,
+            status=np.where(solved & ~tight, int(DsoStatus.RELAXATION_NOT_TIGHT), STATUS[solution.status]),
+            solve_seconds=time.perf_counter() - start,
         )
         return response if tight.all() else with_power_flow(self, response, problem, where=np.asarray(~tight))
 
-    def _parts(self, solution: OpfSolution, solved: np.ndarray, lmp: Float[np.ndarray, "*batch one"]) -> PriceParts:
-        # Where there is no answer, voltages of 1 keep the linear solve regular, and energy alone makes the price.
-        some = solved[..., None]
-        shown = replace(
-            solution,
-            voltage_pu=np.where(some, solution.voltage_pu, 1.0),
-            price_per_kwh=np.where(some, solution.price_per_kwh, lmp),
-        )
-        return price_parts(self.feeder, shown, self.upper_voltage)
+    def _parts(self, solution: OpfSolution, price: Float[np.ndarray, "*batch bus"], solved: np.ndarray) -> PriceParts:
+        if not solved.all():
+            # Where there is no answer, voltages of 1 keep the price parts finite, and energy alone makes the price.
+            voltage = np.where(solved[..., None], solution.voltage_pu, 1.0)
+            solution = replace(solution, voltage_pu=voltage, price_per_kwh=price)
+        return price_parts(self.feeder, solution, self.upper_voltage)
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -389,8 +392,7 @@ def with_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem, whe
 def dispatch_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem) -> PowerFlow:
     """The AC power flow at the dispatch of a response."""
     p_kw, q_kvar = response.shed_kw - problem.load_kw, -problem.load_kvar
-    tan_phi = problem.injections.tan_phi[..., 1 + len(dso.generators.bus) :][..., : dso.feeder.n_bus - 1]
-    q_kvar = q_kvar + np.concatenate([np.zeros_like(tan_phi[..., :1]), tan_phi], axis=-1) * response.shed_kw
+    q_kvar[..., 1:] += problem.injections.tan_phi[..., dso._of_shedding] * response.shed_kw[..., 1:]
     for injected, bus, values in (
         (p_kw, dso.trade_bus, response.accepted_kw),
         (p_kw, dso.generators.bus, response.generator_kw),

@@ -123,24 +123,49 @@ class OpfSolution:
     iterations: Int[np.ndarray, "*batch"]
 
 
-def relaxation_gap(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch"]:
+def relaxation_gap(
+    feeder: Feeder, solution: OpfSolution, flowing: Float[np.ndarray, "*batch bus"] | None = None
+) -> Float[np.ndarray, "*batch"]:
     """The largest loss that the relaxation invents on a line, |z| (l - (P^2 + Q^2) / v), in p.u. of the nominal load.
 
     Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines
     of a milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
+
+    Args:
+        flowing: What `flowing_pu2` says of the solution, if that is known already.
     """
-    invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - flowing_pu2(feeder, solution))
+    flowing = flowing_pu2(feeder, solution) if flowing is None else flowing
+    invented = np.hypot(feeder.r_pu, feeder.x_pu) * (solution.current_pu2 - flowing)
     return np.asarray(invented[..., 1:].max(axis=-1, initial=0.0))
 
 
 def flowing_pu2(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch bus"]:
     """The squared current that the flows ask for, (P^2 + Q^2) / v, in p.u.: what l is where the relaxation is tight."""
-    from_voltage = np.maximum(solution.voltage_pu[..., feeder.parent] ** 2, 1e-12)
+    from_voltage = np.maximum(solution.voltage_pu.take(feeder.parent, axis=-1) ** 2, 1e-12)
     return (solution.flow_kw**2 + solution.flow_kvar**2) / (feeder.base_kva**2 * from_voltage)
 
 
 def check_problem(problem: OpfProblem) -> None:
     """Raise InvalidQuery naming every array with NaN and every pair of crossed bounds."""
+    if not _is_sound(problem):
+        raise_faults(InvalidQuery, "optimal power flow", _faults(problem))
+
+
+def _is_sound(problem: OpfProblem) -> bool:
+    """Whether there can be no fault, in a few operations, as nearly all problems are sound."""
+    device = problem.injections
+    # A sum is finite only if all its terms are.
+    with np.errstate(invalid="ignore", over="ignore"):
+        of_buses = problem.load_kw + problem.load_kvar + problem.v_min_pu + problem.v_max_pu
+        of_buses = of_buses + problem.v_source_pu[..., None]
+        of_devices = device.p_min_kw + device.p_max_kw + device.q_min_kvar + device.q_max_kvar + device.tan_phi
+        of_devices = of_devices + device.linear_per_kwh + device.quadratic_per_kw2h + device.reference_kw
+    buses = np.isfinite(of_buses) & (problem.v_min_pu >= 0) & (problem.v_min_pu <= problem.v_max_pu)
+    devices = np.isfinite(of_devices) & (device.p_min_kw <= device.p_max_kw) & (device.q_min_kvar <= device.q_max_kvar)
+    return bool((buses & (problem.i_max_a > 0)).all() and (devices & (device.quadratic_per_kw2h >= 0)).all())
+
+
+def _faults(problem: OpfProblem) -> list[str]:
     faults: list[str] = []
     injections = problem.injections
     arrays = {name: getattr(injections, name) for name in Injections.__dataclass_fields__ if name != "bus"}
@@ -163,7 +188,7 @@ def check_problem(problem: OpfProblem) -> None:
         faults.append(f"v_min_pu is above v_max_pu at {_where(problem.v_min_pu > problem.v_max_pu)}")
     if (injections.quadratic_per_kw2h < 0).any():
         faults.append(f"quadratic_per_kw2h is negative at {_where(injections.quadratic_per_kw2h < 0)}")
-    raise_faults(InvalidQuery, "optimal power flow", faults)
+    return faults
 
 
 def _where(bad: np.ndarray) -> str:
