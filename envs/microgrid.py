@@ -114,8 +114,9 @@ def export_range(
     microgrids: Microgrids, interval: Interval
 ) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
     """The least and the most that each microgrid can export."""
-    ladder = _ladder(microgrids, interval)
-    return ladder.export_kw(np.zeros_like(ladder.size_kw)), ladder.export_kw(ladder.size_kw)
+    free_kw, floor_kw = _free_load_kw(microgrids, interval), _floor_kw(microgrids, interval)
+    least_kw = interval.battery_kw - free_kw
+    return least_kw, least_kw + (interval.pv_kw + microgrids.diesel_max_kw + (free_kw - floor_kw) + floor_kw)
 
 
 def export_at(
@@ -125,8 +126,7 @@ def export_at(
     side: Side,
 ) -> Float[np.ndarray, "*batch agent"]:
     """Export E(mu) at a marginal value; at a jump, its limit from the left or from the right."""
-    ladder = _ladder(microgrids, interval)
-    return ladder.export_kw(ladder.taken_kw(value_per_kwh, side))
+    return _ladder(microgrids, interval).export_kw(value_per_kwh, side)
 
 
 def marginal_value(
@@ -144,8 +144,7 @@ def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.
 
     Devices that open at the very same value share what is left to take in proportion.
     """
-    ladder = _ladder(microgrids, interval)
-    _, (pv_kw, diesel_kw, cut_kw, unserved_kw) = _point(ladder, export_kw)
+    _, (pv_kw, diesel_kw, cut_kw, unserved_kw) = _point(_ladder(microgrids, interval), export_kw)
     load_kw = np.maximum(_free_load_kw(microgrids, interval) - cut_kw - unserved_kw, 0.0)
     return Dispatch(
         pv_kw=pv_kw,
@@ -156,25 +155,22 @@ def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.
     )
 
 
-def export_in_band(
+def export_band(
     microgrids: Microgrids,
     interval: Interval,
-    contract_kw: Float[np.ndarray, "*batch agent"],
     sell_per_kwh: Float[np.ndarray, "*#batch #agent"],
     buy_per_kwh: Float[np.ndarray, "*#batch #agent"],
-) -> Float[np.ndarray, "*batch agent"]:
-    """The export that pays best where more than the contract earns the sell price and less costs the buy price.
+) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
+    """The least and the most worth exporting where more than a contract earns the sell price, less costs the buy price.
 
     With sell <= buy, exporting more gains as long as mu < sell, and neither gains nor loses at mu = sell: below
     E(sell-), all of E(sell-) to E(sell+) is optimal, and E(sell-) is closest to the contract. Likewise, exporting less
     gains as long as mu > buy, and above E(buy+) that is the closest optimum. In between the contract is optimal.
-    So the answer is the export at mu = clip(mu of the contract, sell, buy), at a jump the one closest to the contract.
+    So the best export is the contract clipped to this band: that at mu = clip(mu of the contract, sell, buy), at a jump
+    the one closest to the contract.
     """
     ladder = _ladder(microgrids, interval)
-    at_least = ladder.export_kw(ladder.taken_kw(sell_per_kwh, "left"))
-    at_most = ladder.export_kw(ladder.taken_kw(buy_per_kwh, "right"))
-    best_kw: Float[np.ndarray, "*batch agent"] = np.clip(contract_kw, at_least, at_most)
-    return best_kw
+    return ladder.export_kw(sell_per_kwh, "left"), ladder.export_kw(buy_per_kwh, "right")
 
 
 def utility(
@@ -189,9 +185,9 @@ def utility(
     w = microgrids.utility_w_per_kwh
     satiation_kw = w / interval.alpha_per_kw2h
     floor_kw = _floor_kw(microgrids, interval)
-    x = np.minimum(np.maximum(load_kw, floor_kw), satiation_kw)
+    x = load_kw.clip(floor_kw, satiation_kw)
     # alpha x^2 as w x (x / satiation): an infinite alpha never meets its x = 0.
-    used = np.divide(x, satiation_kw, out=np.zeros_like(x), where=satiation_kw > 0)
+    used = x / np.where(satiation_kw > 0, satiation_kw, 1.0)
     unserved_kw = np.maximum(floor_kw - load_kw, 0.0)
     value: Float[np.ndarray, "*batch agent"] = w * x * (1 - used / 2) - microgrids.unserved_per_kwh * unserved_kw
     return value
@@ -239,8 +235,10 @@ def battery_limits(
 
     def to_reach(energy_kwh: Float[np.ndarray, "*#batch agent"]) -> Float[np.ndarray, "*batch agent"]:
         gain_kw = (energy_kwh - stored_kwh) / step_hours
-        rated_kw = np.clip(np.where(gain_kw > 0, -gain_kw / eta_c, -gain_kw * eta_d), -rating_kw, rating_kw)
-        feasible_kw: Float[np.ndarray, "*batch agent"] = np.clip(rated_kw, -supply_kw, free_load_kw)
+        power_kw = -np.maximum(gain_kw / eta_c, gain_kw * eta_d)  # the one where it charges, the other elsewhere
+        feasible_kw: Float[np.ndarray, "*batch agent"] = power_kw.clip(-rating_kw, rating_kw).clip(
+            -supply_kw, free_load_kw
+        )
         return feasible_kw
 
     return to_reach(most_kwh), to_reach(least_kwh)
@@ -261,8 +259,8 @@ def store(
     charged_kw = microgrids.charge_efficiency * np.maximum(-battery_kw, 0.0)
     drained_kw = np.maximum(battery_kw, 0.0) / microgrids.discharge_efficiency
     energy_kwh = stored_kwh + (charged_kw - drained_kw) * step_hours
-    kept_kwh: Float[np.ndarray, "*batch agent"] = np.clip(
-        energy_kwh, np.minimum(least_kwh, stored_kwh), np.maximum(most_kwh, stored_kwh)
+    kept_kwh: Float[np.ndarray, "*batch agent"] = energy_kwh.clip(
+        np.minimum(least_kwh, stored_kwh), np.maximum(most_kwh, stored_kwh)
     )
     return kept_kwh
 
@@ -292,19 +290,22 @@ class _Ladder:
     exhausted_per_kwh: Float[np.ndarray, "rung *batch agent"]
     size_kw: Float[np.ndarray, "rung *batch agent"]
 
-    def taken_kw(
-        self, value_per_kwh: Float[np.ndarray, "*#batch #agent"], side: Side
-    ) -> Float[np.ndarray, "rung *batch agent"]:
-        """How much of each rung is worth taking at this marginal value, at a jump seen from the left or the right."""
+    def taken_kw(self, value_per_kwh: Float[np.ndarray, "..."], side: Side) -> Float[np.ndarray, "..."]:
+        """How much of each rung is worth taking at this marginal value, at a jump seen from the left or the right.
+
+        Args:
+            value_per_kwh: One for each microgrid, or several along axes in front of an axis for the rungs.
+        """
         span = self.exhausted_per_kwh - self.opens_per_kwh
         above = value_per_kwh - self.opens_per_kwh
-        jumped = np.where(above > 0 if side == "left" else above >= 0, 1.0, 0.0)
-        share = np.divide(np.clip(above, 0.0, span), span, out=jumped, where=span > 0)
-        taken_kw: Float[np.ndarray, "rung *batch agent"] = share * self.size_kw
-        return taken_kw
+        is_jump, jumped = span <= 0, above > 0 if side == "left" else above >= 0
+        opened = above.clip(0.0, span) / np.where(is_jump, 1.0, span)
+        return np.where(is_jump, jumped, opened) * self.size_kw
 
-    def export_kw(self, taken_kw: Float[np.ndarray, "rung *batch agent"]) -> Float[np.ndarray, "*batch agent"]:
-        export: Float[np.ndarray, "*batch agent"] = self.least_kw + taken_kw.sum(axis=0)
+    def export_kw(
+        self, value_per_kwh: Float[np.ndarray, "*#batch #agent"], side: Side
+    ) -> Float[np.ndarray, "*batch agent"]:
+        export: Float[np.ndarray, "*batch agent"] = self.least_kw + self.taken_kw(value_per_kwh, side).sum(axis=0)
         return export
 
 
@@ -316,7 +317,10 @@ def _ladder(microgrids: Microgrids, interval: Interval) -> _Ladder:
     at_floor = np.maximum(w - np.where(np.isfinite(alpha), alpha, 0.0) * floor_kw, 0.0)
 
     def rungs(*of_each: Float[np.ndarray, "..."] | float) -> Float[np.ndarray, "rung *batch agent"]:
-        return np.stack([np.broadcast_to(one, interval.pv_kw.shape) for one in of_each])
+        together = np.empty((len(of_each), *interval.pv_kw.shape))
+        for rung, one in zip(together, of_each, strict=True):
+            rung[...] = one
+        return together
 
     return _Ladder(
         least_kw=interval.battery_kw - free_kw,
@@ -335,24 +339,20 @@ def _point(
     them at the interpolated value keeps the export exact however steep the curve is.
     """
     corners = np.sort(np.concatenate([ladder.opens_per_kwh, ladder.exhausted_per_kwh]), axis=0)
-    value_per_kwh = np.repeat(corners, 2, axis=0)
-    taken_kw = np.stack([ladder.taken_kw(corner, side) for corner in corners for side in _SIDES])
-    curve_kw = np.stack([ladder.export_kw(taken) for taken in taken_kw])
-    target_kw = np.clip(export_kw, curve_kw[0], curve_kw[-1])
+    # Every corner from the left and from the right: its value, the export there, and what is taken of each rung.
+    points = np.empty((len(corners), 2, 2 + len(ladder.size_kw), *export_kw.shape))
+    points[:, :, 0] = corners[:, None]
+    for k, side in enumerate(_SIDES):
+        points[:, k, 2:] = ladder.taken_kw(corners[:, None], side)
+    points = points.reshape(-1, *points.shape[2:])
+    curve_kw = points[:, 1] = ladder.least_kw + points[:, 2:].sum(axis=1)
+    target_kw = export_kw.clip(curve_kw[0], curve_kw[-1])
+
     # A corner listed twice walks its jump twice; what counts is the first point that reaches the target.
-    reached = np.argmax(curve_kw >= target_kw, axis=0)[None]
-    before = np.maximum(reached - 1, 0)
-
-    def neighbours(points: Float[np.ndarray, "point *batch agent"]) -> Float[np.ndarray, "2 *batch agent"]:
-        return np.take_along_axis(points, np.concatenate([before, reached]), axis=0)
-
-    from_kw, to_kw = neighbours(curve_kw)
-    missing_kw, rise_kw = target_kw - from_kw, to_kw - from_kw
-    share = np.divide(missing_kw, rise_kw, out=np.zeros_like(rise_kw), where=rise_kw > 0)
-
-    def interpolate(points: Float[np.ndarray, "point *batch agent"]) -> Float[np.ndarray, "*batch agent"]:
-        low, high = neighbours(points)
-        between: Float[np.ndarray, "*batch agent"] = np.clip(low + share * (high - low), low, high)
-        return between
-
-    return interpolate(value_per_kwh), np.stack([interpolate(rung) for rung in np.moveaxis(taken_kw, 1, 0)])
+    reached = np.argmax(curve_kw >= target_kw, axis=0).ravel()
+    of_cells, cells = points.reshape(*points.shape[:2], -1), np.arange(reached.size)
+    low, high = of_cells[np.maximum(reached - 1, 0), :, cells], of_cells[reached, :, cells]
+    rise_kw = high[:, 1] - low[:, 1]
+    share = (target_kw.ravel() - low[:, 1]) / np.where(rise_kw > 0, rise_kw, 1.0)
+    between = (low + share[:, None] * (high - low)).clip(low, high).T.reshape(points.shape[1:])
+    return between[0], between[2:]

@@ -148,7 +148,7 @@ def _left_for_rank(
 ) -> Float[np.ndarray, "*batch agent"]:
     """What is left for each rank when the volume is handed out in order of rank."""
     rounding_kw = _ROUNDING * volume_kw
-    left_kw = np.clip(volume_kw - before_kw, 0.0, at_rank_kw)
+    left_kw = (volume_kw - before_kw).clip(0.0, at_rank_kw)
     left_kw = np.where(left_kw <= rounding_kw, 0.0, left_kw)
     return np.where(at_rank_kw - left_kw <= rounding_kw, at_rank_kw, left_kw)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -70,13 +70,12 @@ def layout(params: Params) -> tuple[Entry, ...]:
 
 def proposals(now: Now, state: State, params: Params) -> Float[np.ndarray, "batch agent option"]:
     """The three proposals whose response is predicted: full import, the last proposal, full export."""
-    importing = replace(now.interval, battery_kw=now.battery_least_kw)
-    exporting = replace(now.interval, battery_kw=now.battery_most_kw)
-    least_kw, _ = export_range(params.microgrids, importing)
-    _, most_kw = export_range(params.microgrids, exporting)
+    least_kw, most_kw = export_range(params.microgrids, now.interval)  # with batteries idle
     # Full import is at most a withdrawal, full export at least none.
-    least_kw, most_kw = np.minimum(least_kw, 0.0), np.maximum(most_kw, 0.0)
-    return np.stack([least_kw, np.clip(state.last_proposed_kw, least_kw, most_kw), most_kw], axis=-1)
+    least_kw = np.minimum(least_kw + now.battery_least_kw, 0.0)
+    most_kw = np.maximum(most_kw + now.battery_most_kw, 0.0)
+    last_kw = state.last_proposed_kw.clip(least_kw, most_kw)
+    return np.stack([least_kw, last_kw, most_kw], axis=-1)
 
 
 def ask(
@@ -101,52 +100,46 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
     prediction = ask(asked_kw, now, state, predictor, params)
     grids, rows = params.microgrids, np.arange(len(state.step))
     rating = grids.rating_kw
-    shape = state.stored_kwh.shape
-
-    def common(values: Float[np.ndarray, " batch"]) -> Float[np.ndarray, "batch agent"]:
-        return np.broadcast_to(values[:, None], shape)
 
     def per_price(price: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        return np.broadcast_to(price, shape) / PRICE_UNIT_PER_KWH
+        return price / PRICE_UNIT_PER_KWH
 
-    hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0) / 24.0
+    hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
     last = state.last_proposed_kw
     small = np.abs(last) <= 1e-9
     accepted_share = np.where(small, 1.0, state.last_accepted_kw / np.where(small, 1.0, last))
     usable = np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9)
     battery_rating = np.maximum(grids.battery_rating_kw, 1e-9)
-    ahead = range(1, params.lookahead)
+    ahead = state.step + np.arange(1, params.lookahead)[:, None]
     columns = [
-        common(np.sin(hours)),
-        common(np.cos(hours)),
-        common((params.intervals - state.step) / params.intervals),
+        np.sin(hours),
+        np.cos(hours),
+        (params.intervals - state.step)[:, None] / params.intervals,
         (state.stored_kwh - grids.energy_min_kwh) / usable,
         now.battery_least_kw / battery_rating,
         now.battery_most_kw / battery_rating,
         now.interval.pv_kw / rating,
-        *(days.pv_forecast_kw[rows, state.step + k] / rating for k in ahead),
+        *(days.pv_forecast_kw[rows, ahead] / rating),
         now.interval.demand_kw / rating,
         per_price(grids.diesel_b_per_kwh),
         per_price(grids.diesel_b_per_kwh + 2.0 * grids.diesel_a_per_kw2h * grids.diesel_max_kw),
-        np.broadcast_to(grids.diesel_max_kw / rating, shape),
+        grids.diesel_max_kw / rating,
         per_price(grids.utility_w_per_kwh),
         per_price(now.lmp_per_kwh[:, None]),
-        *(per_price(days.lmp_day_ahead_per_kwh[rows, state.step + k][:, None]) for k in ahead),
+        *per_price(days.lmp_day_ahead_per_kwh[rows, ahead][..., None]),
         per_price(state.last_price_per_kwh),
         last / rating,
         accepted_share,
     ]
+    powers = (asked_kw, prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw)
+    prices = (prediction.price_per_kwh, prediction.price_low_per_kwh, prediction.price_high_per_kwh)
+    of_options = [*(kw / rating[:, None] for kw in powers), *(per_price(price) for price in prices)]
     for k in range(len(OPTIONS)):
-        columns += [
-            asked_kw[..., k] / rating,
-            prediction.accepted_kw[..., k] / rating,
-            prediction.accepted_low_kw[..., k] / rating,
-            prediction.accepted_high_kw[..., k] / rating,
-            per_price(prediction.price_per_kwh[..., k]),
-            per_price(prediction.price_low_per_kwh[..., k]),
-            per_price(prediction.price_high_per_kwh[..., k]),
-        ]
-    return np.stack(columns, axis=-1)
+        columns += [figure[..., k] for figure in of_options]
+    seen = np.empty((*state.stored_kwh.shape, len(columns)))
+    for k, column in enumerate(columns):
+        seen[..., k] = column
+    return seen
 
 
 def state_layout(params: Params) -> tuple[Entry, ...]:

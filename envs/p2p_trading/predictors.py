@@ -49,7 +49,7 @@ class Predictor(Protocol):
 
 def no_prediction(question: Question, params: Params) -> Prediction:
     """Everything is accepted, at the price published last; the interval is that point."""
-    price = np.broadcast_to(question.published_price_per_kwh[..., None], question.proposed_kw.shape).copy()
+    price = np.full(question.proposed_kw.shape, question.published_price_per_kwh[..., None])
     return _certain(question.proposed_kw, price)
 
 

@@ -119,5 +119,5 @@ def welfare(
 
 
 def _capped(price_per_kwh: Float[np.ndarray, "*any"], cap_per_kwh: float) -> Float[np.ndarray, "*any"]:
-    capped: Float[np.ndarray, "*any"] = np.clip(price_per_kwh, -cap_per_kwh, cap_per_kwh)
+    capped: Float[np.ndarray, "*any"] = price_per_kwh.clip(-cap_per_kwh, cap_per_kwh)
     return capped

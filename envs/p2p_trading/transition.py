@@ -16,8 +16,7 @@ from peergrid.envs.microgrid import (
     battery_limits,
     diesel_cost,
     dispatch_to,
-    export_at,
-    export_in_band,
+    export_band,
     export_range,
     store,
     utility,
@@ -25,7 +24,7 @@ from peergrid.envs.microgrid import (
 )
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
-from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Decisions, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
 from peergrid.grid.prices import te_price_per_kwh
 
@@ -63,9 +62,10 @@ def advance(
         - diesel_cost(params.microgrids, dispatch.diesel_kw)
         - wear(params.microgrids, decisions.battery_kw)
     ) * params.step_hours
-    gain = own_value - billed.total
-    result = _dso_result(response, billed.total, now, params)
-    common = _welfare(response, gain, billed.total, now, params)
+    paid = billed.total
+    gain = own_value - paid
+    result = _dso_result(response, paid, now, params)
+    common = _welfare(response, gain, paid, now, params)
     gain, common = _with_stored_energy(gain, common, stored, state, days, params)
     n_agent = gain.shape[-1]
     reward = (1.0 - params.cooperation) * gain + params.cooperation * common[:, None] / n_agent
@@ -136,12 +136,13 @@ def decode(
 
     Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
     """
-    battery, quantity, limit, dispatch = np.moveaxis(np.clip(actions, -1.0, 1.0), -1, 0)
+    actions = actions.clip(-1.0, 1.0)
+    battery, quantity, limit, dispatch = (actions[..., k] for k in range(N_ACTIONS))
     wished_battery_kw = battery * params.microgrids.battery_rating_kw
-    battery_kw = np.clip(wished_battery_kw, now.battery_least_kw, now.battery_most_kw)
+    battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
     least_kw, most_kw = export_range(params.microgrids, replace(now.interval, battery_kw=battery_kw))
     wished_kw = quantity * params.microgrids.rating_kw
-    quantity_kw = np.clip(wished_kw, least_kw, most_kw)
+    quantity_kw = wished_kw.clip(least_kw, most_kw)
     lmp = now.lmp_per_kwh[:, None]
     decisions = Decisions(
         battery_kw=battery_kw,
@@ -162,19 +163,13 @@ def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, 
     def share(part: Float[np.ndarray, "batch agent"], whole: Float[np.ndarray, "..."] | float) -> np.ndarray:
         return np.divide(part, whole, out=np.zeros_like(part), where=np.asarray(whole) > 0)
 
-    return np.clip(
-        np.stack(
-            [
-                share(decisions.battery_kw, params.microgrids.battery_rating_kw),
-                share(decisions.quantity_kw, params.microgrids.rating_kw),
-                share(decisions.limit_price_per_kwh - lmp, half_spread),
-                share(above, span),
-            ],
-            axis=-1,
-        ),
-        -1.0,
-        1.0,
-    )
+    numbers = [
+        share(decisions.battery_kw, params.microgrids.battery_rating_kw),
+        share(decisions.quantity_kw, params.microgrids.rating_kw),
+        share(decisions.limit_price_per_kwh - lmp, half_spread),
+        share(above, span),
+    ]
+    return np.stack(numbers, axis=-1).clip(-1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,10 +189,8 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
     matched anew with what can be delivered. Rows without curtailment keep their first answer.
     """
     microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
-    sell, buy = decisions.dispatch_price_per_kwh - spread, decisions.dispatch_price_per_kwh + spread
-
-    least_worth_kw = export_at(microgrids, interval, sell, "left")
-    most_worth_kw = export_at(microgrids, interval, buy, "right")
+    price = decisions.dispatch_price_per_kwh
+    least_worth_kw, most_worth_kw = export_band(microgrids, interval, price - spread, price + spread)
 
     def propose(
         least_kw: np.ndarray, most_kw: np.ndarray, first_proposed_kw: np.ndarray | None
@@ -206,13 +199,12 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
         least_offer_kw = np.minimum(np.maximum(least_kw, least_worth_kw), 0.0)
         most_offer_kw = np.maximum(np.minimum(most_kw, most_worth_kw), 0.0)
         offers = Offers(
-            quantity_kw=np.clip(decisions.quantity_kw, least_offer_kw, most_offer_kw),
+            quantity_kw=decisions.quantity_kw.clip(least_offer_kw, most_offer_kw),
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
         contracts = params.mechanism(offers)
-        wished_kw = export_in_band(microgrids, interval, contracts.quantity_kw, sell, buy)
-        proposed_kw = np.clip(wished_kw, least_kw, most_kw)
+        proposed_kw = contracts.quantity_kw.clip(least_worth_kw, most_worth_kw).clip(least_kw, most_kw)
         query = DsoQuery(
             load_kw=now.load_kw,
             load_kvar=now.load_kvar,

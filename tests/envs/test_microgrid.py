@@ -13,7 +13,7 @@ from peergrid.envs.microgrid import (
     diesel_cost,
     dispatch_to,
     export_at,
-    export_in_band,
+    export_band,
     export_range,
     marginal_value,
     store,
@@ -147,7 +147,7 @@ def test_costs_match_the_hand_calculation():
 def test_a_price_taker_does_as_well_as_the_convex_solver(seed, price):
     m, now, rng = random_case(seed)
     at = np.where(rng.random(40) < 0.3, m.diesel_b_per_kwh, price)  # also exactly at the jump
-    d = dispatch_to(m, now, export_in_band(m, now, rng.uniform(-60, 60, 40), at, at))
+    d = dispatch_to(m, now, rng.uniform(-60, 60, 40).clip(*export_band(m, now, at, at)))
     best = best_value(m, now, lambda export: cp.multiply(at, export))
     np.testing.assert_allclose(value(m, now, d) + at * d.export_kw, best, rtol=1e-6, atol=1e-5)
 
@@ -176,7 +176,7 @@ def test_export_in_a_band_is_the_optimum_closest_to_the_contract(seed):
             - buy * np.maximum(contract - e, 0)
         )
 
-    chosen = export_in_band(m, now, contract, sell, buy)
+    chosen = contract.clip(*export_band(m, now, sell, buy))
     best = best_value(m, now, lambda e: cp.multiply(sell, e - contract) - cp.multiply(buy - sell, cp.pos(contract - e)))
     np.testing.assert_allclose(profit(chosen), best, rtol=1e-6, atol=1e-5)
     least, most = export_range(m, now)
@@ -194,7 +194,7 @@ def test_export_in_a_band_is_the_export_at_the_clipped_marginal_value(seed):
     sell, buy = np.full(40, 0.12), np.full(40, 0.18)
     inside = marginal_value(m, now, contract)
     at = np.clip(inside, sell, buy)
-    chosen = export_in_band(m, now, contract, sell, buy)
+    chosen = contract.clip(*export_band(m, now, sell, buy))
     assert np.all(chosen >= export_at(m, now, at, "left") - 1e-9)
     assert np.all(chosen <= export_at(m, now, at, "right") + 1e-9)
     np.testing.assert_allclose(chosen[inside == at], contract[inside == at], rtol=0, atol=1e-9)
@@ -285,13 +285,13 @@ def test_a_batch_equals_one_by_one():
     m, now, rng = random_case(7, rows=12)
     export, price = rng.uniform(-60, 60, (12, 40)), rng.uniform(0, 0.5, (12, 1))
     together = dispatch_to(m, now, export)
-    band = export_in_band(m, now, export, price, price + 0.06)
+    least, most = export_band(m, now, price, price + 0.06)
     for i in range(12):
         one = Interval(**{name: getattr(now, name)[i] for name in Interval.__dataclass_fields__})
         alone = dispatch_to(m, one, export[i])
         for name in ("pv_kw", "diesel_kw", "load_kw", "export_kw"):
             np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name))
-        np.testing.assert_array_equal(band[i], export_in_band(m, one, export[i], price[i], price[i] + 0.06))
+        np.testing.assert_array_equal([least[i], most[i]], export_band(m, one, price[i], price[i] + 0.06))
         np.testing.assert_array_equal(marginal_value(m, now, export)[i], marginal_value(m, one, export[i]))
 
 
@@ -299,7 +299,7 @@ def test_a_microgrid_with_nothing_at_all_exports_nothing():
     m, now = microgrids(diesel_max_kw=0.0), interval(pv=0.0, demand=0.0, alpha=np.inf)
     d = dispatch_to(m, now, np.array([5.0]))
     assert (d.export_kw, d.load_kw, utility(m, now, d.load_kw), marginal_value(m, now, d.export_kw)) == (0, 0, 0, 0)
-    np.testing.assert_array_equal(export_in_band(m, now, np.array([5.0]), np.array([0.1]), np.array([0.2])), 0.0)
+    np.testing.assert_array_equal(export_band(m, now, np.array([0.1]), np.array([0.2])), [[0.0], [0.0]])
     np.testing.assert_array_equal(
         battery_limits(m, now, np.array([10.0]), np.array([4.0]), np.array([20.0]), 1.0), [[0.0], [0.0]]
     )
