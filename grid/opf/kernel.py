@@ -130,6 +130,55 @@ _load_lanes, _store_lanes = _load_and_store(_VECTOR, _lanes, align=8 * LANES)
 _load_one, _store_one = _load_and_store(ir.DoubleType(), types.float64, align=8)
 
 
+# A small matrix on the stack: once its loops are unrolled, LLVM keeps it in registers.
+SCRATCH_COLUMNS = 16
+
+
+class _ScratchType(types.Type):  # type: ignore[misc]
+    def __init__(self, of_lanes: bool) -> None:
+        self.kind = _VECTOR if of_lanes else ir.DoubleType()
+        self.value = _lanes if of_lanes else types.float64
+        super().__init__(name=f"Scratch{LANES if of_lanes else 1}")
+
+
+@register_model(_ScratchType)
+class _ScratchModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, kind.kind.as_pointer())
+
+
+@intrinsic
+def scratch(typing_context: Any, workspace: Any) -> Any:
+    """A matrix of numbers or lanes, as the workspace has them."""
+    kind = _ScratchType(workspace.ndim == 3)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        entries = ir.Constant(ir.IntType(64), SCRATCH_COLUMNS * SCRATCH_COLUMNS)
+        with builder.goto_entry_block():
+            return builder.alloca(kind.kind, size=entries)
+
+    return kind(workspace), generate
+
+
+@intrinsic
+def _read(typing_context: Any, matrix: Any, i: Any, f: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = builder.add(builder.mul(args[1], ir.Constant(args[1].type, SCRATCH_COLUMNS)), args[2])
+        return builder.load(builder.gep(args[0], [at]))
+
+    return matrix.value(matrix, types.intp, types.intp), generate
+
+
+@intrinsic
+def _write(typing_context: Any, matrix: Any, i: Any, f: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = builder.add(builder.mul(args[1], ir.Constant(args[1].type, SCRATCH_COLUMNS)), args[2])
+        builder.store(args[3], builder.gep(args[0], [at]))
+        return context.get_dummy_value()
+
+    return types.none(matrix, types.intp, types.intp, matrix.value), generate
+
+
 def _overload_operator(symbol, combine):
     @overload(symbol)
     def choose(x, y):
@@ -177,6 +226,8 @@ def ld(array, i, f):
 
 @overload(ld)
 def _choose_ld(array, i, f):
+    if isinstance(array, _ScratchType):
+        return lambda array, i, f: _read(array, i, f)
     return (lambda array, i, f: _load_lanes(array, i, f)) if array.ndim == 3 else lambda array, i, f: _load_one(array, i, f)
 
 
@@ -186,6 +237,10 @@ def st(array, i, f, x):
 
 @overload(st)
 def _choose_st(array, i, f, x):
+    if isinstance(array, _ScratchType):
+        if array.value is _lanes and not isinstance(x, _LanesType):
+            return lambda array, i, f, x: _write(array, i, f, _everywhere(float(x)))
+        return lambda array, i, f, x: _write(array, i, f, x)
     if array.ndim == 2:
         return lambda array, i, f, x: _store_one(array, i, f, float(x))
     if isinstance(x, _LanesType):
@@ -288,7 +343,6 @@ class Workspace(NamedTuple):
     block: Any  # symmetric block and right-hand side that a bus hands to its line
     factor: Any
     solved: Any
-    scratch: Any
 
 
 class Tree(NamedTuple):
@@ -326,7 +380,7 @@ class Point(NamedTuple):
     row: Any  # [row, field]
 
 
-_inner = njit(**OPTIONS)
+_inner = njit(forceinline=True, **OPTIONS)
 
 # --- Bounds and cones.
 
@@ -482,8 +536,16 @@ def move_cone(a, i, c, alpha, p, q, l, v):
 # --- The linear system along the tree.
 #
 # Line j eliminates x = (l, P, Q [, Ph, Qh]) and its bus's multipliers y = (LP, LQ [, HP, HQ]); what stays is a block
-# on the sending bus's y and voltages. The bus's own block is on (y, v [, vh]); its voltages are substituted:
+# on the sending bus's voltages and y. The bus's own block is on (v [, vh], y); its voltages are substituted:
 # dv = FV + dv_A - c'x with c = (-z^2, 2r, 2x) on (l, P, Q), and dvh = GV + dvh_A - 2r dPh - 2x dQh.
+# Columns stand in the order x, y, v_A [, vh_A], y_A: l touches none of y_A, P only LP_A, Q only LQ_A, and so on, so that
+# row i of the factors ends where `reach` says.
+
+
+@_inner
+def reach(i, size, n_y):
+    """One past the last column that row i of the matrix touches."""
+    return size - n_y + min(i, n_y)
 
 
 @_inner
@@ -513,12 +575,15 @@ def gather(w, tree, j, smu, corrector):
 
 @_inner
 def backward(w, tree, lossless, corrector):
-    """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone."""
-    b, k, t = w.bus, w.block, w.scratch
+    """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone.
+
+    Returns the largest residual of the linear constraints (predictor).
+    """
+    b, k, t = w.bus, w.block, scratch(w.bus)
     n = tree.parent.shape[0]
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
-    m, p = n_x + n_y, n_y + n_v
-    size, rhs = m + p, p * p
+    m, p = n_x + n_y, n_v + n_y
+    size, rhs, yy = m + p, p * p, n_v * (p + 1)
     zero = 0.0 * ld(b, n, GAP)
     smu = zero if corrector is None else ld(b, n, CENTRING)
     worst = zero
@@ -534,56 +599,53 @@ def backward(w, tree, lossless, corrector):
             worst = larger(larger(larger(larger(worst, f_p), -f_p), f_q), -f_q)
             st(b, j, FP, f_p)
             st(b, j, FQ, f_q)
-            st(k, j, 0, ld(k, j, 0) - s_pp)
-            st(k, j, 1, ld(k, j, 1) - s_pq)
-            st(k, j, p + 1, ld(k, j, p + 1) - s_qq)
-        st(k, j, rhs, ld(k, j, rhs) + ld(b, j, FP) + r_p)
-        st(k, j, rhs + 1, ld(k, j, rhs + 1) + ld(b, j, FQ) + r_q)
+            st(k, j, yy, ld(k, j, yy) - s_pp)
+            st(k, j, yy + 1, ld(k, j, yy + 1) - s_pq)
+            st(k, j, yy + p + 1, ld(k, j, yy + p + 1) - s_qq)
+        st(k, j, rhs + n_v, ld(k, j, rhs + n_v) + ld(b, j, FP) + r_p)
+        st(k, j, rhs + n_v + 1, ld(k, j, rhs + n_v + 1) + ld(b, j, FQ) + r_q)
         if j == 0:
             continue
         a = tree.parent[j]
         r, x = tree.r[j], tree.x[j]
-        z2 = r * r + x * x
-        flow, flow_hat = (-z2, 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x)
+        flow, flow_hat = (-(r * r + x * x), 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x)
         v, v_a, l = ld(b, j, V), ld(b, a, V), ld(b, j, L)
         # The injections enter the lossless balances as well, and the voltage bounds join the block.
         if lossless is not None:
             if corrector is None:
                 st(b, j, GP, ld(b, j, GP) + u_p)
                 st(b, j, GQ, ld(b, j, GQ) + u_q)
-                for y in range(2):
-                    o = 2 * y
-                    st(k, j, o * p + 2, ld(k, j, o * p + 2) - s_pp)
-                    st(k, j, o * p + 3, ld(k, j, o * p + 3) - s_pq)
-                    st(k, j, (o + 1) * p + 3, ld(k, j, (o + 1) * p + 3) - s_qq)
-                st(k, j, p + 2, ld(k, j, p + 2) - s_pq)
-            st(k, j, rhs + 2, ld(k, j, rhs + 2) + ld(b, j, GP) + r_p)
-            st(k, j, rhs + 3, ld(k, j, rhs + 3) + ld(b, j, GQ) + r_q)
+                for o in (yy + 2, yy + 2 * (p + 1)):
+                    st(k, j, o, ld(k, j, o) - s_pp)
+                    st(k, j, o + 1, ld(k, j, o + 1) - s_pq)
+                    st(k, j, o + p + 1, ld(k, j, o + p + 1) - s_qq)
+                st(k, j, yy + p + 2, ld(k, j, yy + p + 2) - s_pq)
+            st(k, j, rhs + n_v + 2, ld(k, j, rhs + n_v + 2) + ld(b, j, GP) + r_p)
+            st(k, j, rhs + n_v + 3, ld(k, j, rhs + n_v + 3) + ld(b, j, GQ) + r_q)
         if corrector is None:
-            n_vv = open_bound(b, j, LOW, v - ld(b, j, V_MIN))
+            n_vv = ld(k, j, 0) + open_bound(b, j, LOW, v - ld(b, j, V_MIN))
             if lossless is not None:
-                n_hh = open_bound(b, j, HIGH, ld(b, j, V_MAX) - ld(b, j, VH))
-                st(k, j, p * p - 1, ld(k, j, p * p - 1) + n_hh)
+                st(k, j, p + 1, ld(k, j, p + 1) + open_bound(b, j, HIGH, ld(b, j, V_MAX) - ld(b, j, VH)))
             else:
                 n_vv = n_vv + open_bound(b, j, HIGH, ld(b, j, V_MAX) - v)
-            st(k, j, n_y * p + n_y, ld(k, j, n_y * p + n_y) + n_vv)
+            st(k, j, 0, n_vv)
             r_v, r_h = zero, zero
         else:
+            n_vv = ld(k, j, 0)
             r_v, r_h = push(b, j, LOW, smu), -push(b, j, HIGH, smu)
             if lossless is None:
                 r_v = r_v + r_h
         f_v = ld(b, j, FV)
         worst = larger(larger(worst, f_v), -f_v)
-        n_vv = ld(k, j, n_y * p + n_y)
-        e_v = ld(k, j, rhs + n_y) + r_v - n_vv * f_v
+        e_v = ld(k, j, rhs) + r_v - n_vv * f_v
         if lossless is not None:
             g_v = ld(b, j, GV)
             worst = larger(larger(worst, g_v), -g_v)
-            n_vh, n_hh = ld(k, j, n_y * p + n_y + 1), ld(k, j, p * p - 1)
+            n_vh, n_hh = ld(k, j, 1), ld(k, j, p + 1)
             e_v = e_v - n_vh * g_v
-            e_h = ld(k, j, rhs + n_y + 1) + r_h - n_vh * f_v - n_hh * g_v
+            e_h = ld(k, j, rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
         if corrector is None:
-            fill(w, tree, j, lossless, v_a, l)
+            fill(w, t, tree, j, lossless, v_a, l)
         # The right-hand side, in the column after the matrix.
         if corrector is None:
             k_p, k_q, k_l, k_v = zero, zero, zero, zero
@@ -603,38 +665,38 @@ def backward(w, tree, lossless, corrector):
                 k_v = k_v + ld(b, j, FLOW_HAT + KV)
             st(t, 3, size, h_p - flow_hat[0] * e_h)
             st(t, 4, size, h_q - flow_hat[1] * e_h)
+            st(t, m + 1, size, e_h)
+        st(t, m, size, k_v + e_v)
         for y in range(n_y):
-            r_y = ld(k, j, rhs + y) - ld(k, j, y * p + n_y) * f_v
+            r_y = ld(k, j, rhs + n_v + y) - ld(k, j, n_v + y) * f_v
             if lossless is not None:
-                r_y = r_y - ld(k, j, y * p + n_y + 1) * g_v
+                r_y = r_y - ld(k, j, p + n_v + y) * g_v
             st(t, n_x + y, size, r_y)
-            st(t, m + y, size, zero)
-        st(t, m + n_y, size, k_v + e_v)
-        if lossless is not None:
-            st(t, m + n_y + 1, size, e_h)
+            st(t, m + n_v + y, size, zero)
         if corrector is None:
-            eliminate(w, j, a, m, p)
+            eliminate(w, t, j, a, lossless)
         for i in range(m):
             r_i = ld(t, i, size)
             st(w.solved, j, i, r_i)
-            for c in range(i + 1, size):
+            for c in range(i + 1, reach(i, size, n_y)):
                 st(t, c, size, ld(t, c, size) - ld(w.factor, j, i * size + c) * r_i)
         for i in range(p):
             st(k, a, rhs + i, ld(k, a, rhs + i) + ld(t, m + i, size))
             st(k, j, rhs + i, 0.0)
         if corrector is not None:
-            for i in range(rhs):
-                st(k, j, i, 0.0)
+            for i in range(p):
+                for c in range(i, p):
+                    st(k, j, i * p + c, 0.0)
     return worst
 
 
 @_inner
-def fill(w, tree, j, lossless, v_a, l):
-    """The upper triangle of the matrix of line j: x, y, the sending bus's y and voltages."""
-    b, k, t = w.bus, w.block, w.scratch
+def fill(w, t, tree, j, lossless, v_a, l):
+    """The upper triangle of the matrix of line j: x, y, the sending bus's voltages and y."""
+    b, k = w.bus, w.block
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
-    m, p = n_x + n_y, n_y + n_v
-    size, i_v = m + p, m + n_y
+    m, p = n_x + n_y, n_v + n_y
+    size, yy = m + p, n_v * (p + 1)
     a = tree.parent[j]
     r, x = tree.r[j], tree.x[j]
     flow, flow_hat, drop = (-(r * r + x * x), 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x), (r, x)
@@ -654,9 +716,9 @@ def fill(w, tree, j, lossless, v_a, l):
     st(t, 1, 1, h2 * (a0 * a0 + 1.0) + PROXIMAL)
     st(t, 1, 2, h2 * a0 * a1)
     st(t, 2, 2, h2 * (a1 * a1 + 1.0) + PROXIMAL)
-    st(t, 0, i_v, h2 * a2 * a3 - h)
-    st(t, 1, i_v, h2 * a0 * a3)
-    st(t, 2, i_v, h2 * a1 * a3)
+    st(t, 0, m, h2 * a2 * a3 - h)
+    st(t, 1, m, h2 * a0 * a3)
+    st(t, 2, m, h2 * a1 * a3)
     if lossless is not None:
         st(t, 3, 3, zero + PROXIMAL)
         st(t, 4, 4, zero + PROXIMAL)
@@ -666,112 +728,141 @@ def fill(w, tree, j, lossless, v_a, l):
             st(t, 3, 3, g * (g0 * g0 + 1.0) + PROXIMAL)
             st(t, 3, 4, g * g0 * g1)
             st(t, 4, 4, g * (g1 * g1 + 1.0) + PROXIMAL)
-            st(t, 3, i_v, g * g0 * g3)
-            st(t, 4, i_v, g * g1 * g3)
+            st(t, 3, m, g * g0 * g3)
+            st(t, 4, m, g * g1 * g3)
             h_vv = h_vv + g * g3 * g3
     # The bus's own block, its voltages substituted.
-    n_vv = ld(k, j, n_y * p + n_y)
+    n_vv = ld(k, j, 0)
     for i in range(3):
         for c in range(i, 3):
             st(t, i, c, ld(t, i, c) + flow[i] * flow[c] * n_vv)
         for y in range(n_y):
-            st(t, i, n_x + y, -flow[i] * ld(k, j, y * p + n_y))
-        st(t, i, i_v, ld(t, i, i_v) - flow[i] * n_vv)
-    st(t, i_v, i_v, h_vv + n_vv)
+            st(t, i, n_x + y, -flow[i] * ld(k, j, n_v + y))
+        st(t, i, m, ld(t, i, m) - flow[i] * n_vv)
+    st(t, m, m, h_vv + n_vv)
     if lossless is not None:
-        n_vh, n_hh = ld(k, j, n_y * p + n_y + 1), ld(k, j, p * p - 1)
+        n_vh, n_hh = ld(k, j, 1), ld(k, j, p + 1)
         for i in range(3):
             for c in range(2):
                 st(t, i, 3 + c, flow[i] * flow_hat[c] * n_vh)
-            st(t, i, i_v + 1, -flow[i] * n_vh)
+            st(t, i, m + 1, -flow[i] * n_vh)
         for i in range(2):
             for c in range(i, 2):
                 st(t, 3 + i, 3 + c, ld(t, 3 + i, 3 + c) + flow_hat[i] * flow_hat[c] * n_hh)
             for y in range(n_y):
-                st(t, 3 + i, n_x + y, -flow_hat[i] * ld(k, j, y * p + n_y + 1))
-            st(t, 3 + i, i_v, ld(t, 3 + i, i_v) - flow_hat[i] * n_vh)
-            st(t, 3 + i, i_v + 1, -flow_hat[i] * n_hh)
-        st(t, i_v, i_v + 1, n_vh)
-        st(t, i_v + 1, i_v + 1, n_hh)
+                st(t, 3 + i, n_x + y, -flow_hat[i] * ld(k, j, p + n_v + y))
+            st(t, 3 + i, m, ld(t, 3 + i, m) - flow_hat[i] * n_vh)
+            st(t, 3 + i, m + 1, -flow_hat[i] * n_hh)
+        st(t, m, m + 1, n_vh)
+        st(t, m + 1, m + 1, n_hh)
     for y in range(n_y):
         for c in range(y, n_y):
-            st(t, n_x + y, n_x + c, ld(k, j, y * p + c))
-        st(t, n_x + y, i_v, ld(k, j, y * p + n_y))
+            st(t, n_x + y, n_x + c, ld(k, j, yy + y * p + c))
+        st(t, n_x + y, m, ld(k, j, n_v + y))
         if lossless is not None:
-            st(t, n_x + y, i_v + 1, ld(k, j, y * p + n_y + 1))
+            st(t, n_x + y, m + 1, ld(k, j, p + n_v + y))
     # What the line takes out of the balances at its two ends.
     for i in range(2):
         st(t, 0, n_x + i, ld(t, 0, n_x + i) + drop[i])
         st(t, 1 + i, n_x + i, ld(t, 1 + i, n_x + i) - 1.0)
-        st(t, 1 + i, m + i, zero + 1.0)
+        st(t, 1 + i, m + n_v + i, zero + 1.0)
         if lossless is not None:
             st(t, 3 + i, n_x + 2 + i, ld(t, 3 + i, n_x + 2 + i) - 1.0)
             if a > 0:
-                st(t, 3 + i, m + 2 + i, zero + 1.0)
+                st(t, 3 + i, m + n_v + 2 + i, zero + 1.0)
+
+
+@intrinsic
+def _factorise(typing_context: Any, t: Any, factor: Any, j: Any, lossless: Any) -> Any:
+    """Factorise x and y out of a matrix, in registers: LLVM doesn't unroll these loops by itself."""
+    m, n_y = (5, 2) if isinstance(lossless, types.NoneType) else (9, 4)
+    size = m + n_y + n_y // 2
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        matrix, of_factor, line, _ = args
+
+        def constant(i: int) -> Any:
+            return ir.Constant(ir.IntType(64), i)
+
+        def keep(f: int, x: Any) -> None:
+            place = _entry(context, builder, types.none(factor), (of_factor, line, constant(f)), t.kind)
+            builder.store(x, place, align=8)
+
+        ends = [size - n_y + min(i, n_y) for i in range(m)] + [size] * (size - m)  # as `reach` has it
+        at = {(i, c): builder.gep(matrix, [constant(i * SCRATCH_COLUMNS + c)]) for i in range(size) for c in range(i, ends[i])}
+        x = {place: builder.load(address) for place, address in at.items()}
+        one = ir.Constant(t.kind, [1.0] * LANES if t.value is _lanes else 1.0)
+        for i in range(m):
+            by_pivot = builder.fdiv(one, x[i, i], flags=_FLAGS)
+            keep(m * size + i, by_pivot)
+            for c in range(i + 1, ends[i]):
+                f = builder.fmul(x[i, c], by_pivot, flags=_FLAGS)
+                keep(i * size + c, f)
+                for e in range(c, ends[i]):
+                    x[c, e] = builder.fsub(x[c, e], builder.fmul(f, x[i, e], flags=_FLAGS), flags=_FLAGS)
+        for i in range(m, size):
+            for c in range(i, size):
+                builder.store(x[i, c], at[i, c])
+        return context.get_dummy_value()
+
+    return types.none(t, factor, j, lossless), generate
 
 
 @_inner
-def eliminate(w, j, a, m, p):
+def eliminate(w, t, j, a, lossless):
     """Factorise x and y out of the matrix of line j and add what stays to the block of its sending bus."""
-    t, k = w.scratch, w.block
-    size = m + p
-    for i in range(m):
-        by_pivot = 1.0 / ld(t, i, i)
-        st(w.factor, j, m * size + i, by_pivot)
-        for c in range(i + 1, size):
-            f = ld(t, i, c) * by_pivot
-            st(w.factor, j, i * size + c, f)
-            for e in range(c, size):
-                st(t, c, e, ld(t, c, e) - f * ld(t, i, e))
+    m, p = in_both(lossless, 5, 9), in_both(lossless, 3, 6)
+    _factorise(t, w.factor, j, lossless)
     for i in range(p):
         for c in range(i, p):
-            st(k, a, i * p + c, ld(k, a, i * p + c) + ld(t, m + i, m + c))
+            st(w.block, a, i * p + c, ld(w.block, a, i * p + c) + ld(t, m + i, m + c))
 
 
 @_inner
-def directions(w, tree, j, lossless, corrector):
+def directions(w, tree, j, lossless):
     """Directions of line j and its receiving bus, given those of its sending bus."""
-    b, t = w.bus, w.scratch
+    b, t = w.bus, scratch(w.bus)
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
-    m, p = n_x + n_y, n_y + n_v
-    size = m + p
+    m, p = n_x + n_y, n_v + n_y
+    size, y_a = m + p, m + n_v
     a = tree.parent[j]
     r, x = tree.r[j], tree.x[j]
-    st(t, m, size, ld(b, a, NP))
-    st(t, m + 1, size, ld(b, a, NQ))
-    st(t, m + n_y, size, ld(b, a, DV))
+    st(t, 0, m, ld(b, a, DV))
+    st(t, 0, y_a, ld(b, a, NP))
+    st(t, 0, y_a + 1, ld(b, a, NQ))
     if lossless is not None:
-        st(t, m + 2, size, ld(b, a, NHP))
-        st(t, m + 3, size, ld(b, a, NHQ))
-        st(t, m + 5, size, ld(b, a, DVH))
+        st(t, 0, m + 1, ld(b, a, DVH))
+        st(t, 0, y_a + 2, ld(b, a, NHP))
+        st(t, 0, y_a + 3, ld(b, a, NHQ))
     for i in range(m - 1, -1, -1):
         d = ld(w.solved, j, i) * ld(w.factor, j, m * size + i)
-        for c in range(i + 1, size):
-            d = d - ld(w.factor, j, i * size + c) * ld(t, c, size)
-        st(t, i, size, d)
-    dl, dp, dq = ld(t, 0, size), ld(t, 1, size), ld(t, 2, size)
+        for c in range(i + 1, reach(i, size, n_y)):
+            d = d - ld(w.factor, j, i * size + c) * ld(t, 0, c)
+        st(t, 0, i, d)
+    dl, dp, dq = ld(t, 0, 0), ld(t, 0, 1), ld(t, 0, 2)
     st(b, j, DV, ld(b, j, FV) + ld(b, a, DV) - 2.0 * (r * dp + x * dq) + (r * r + x * x) * dl)
-    st(b, j, NP, ld(t, n_x, size))
-    st(b, j, NQ, ld(t, n_x + 1, size))
+    st(b, j, NP, ld(t, 0, n_x))
+    st(b, j, NQ, ld(t, 0, n_x + 1))
     st(b, j, DL, dl)
     st(b, j, DP, dp)
     st(b, j, DQ, dq)
     if lossless is not None:
-        dp, dq = ld(t, 3, size), ld(t, 4, size)
+        dp, dq = ld(t, 0, 3), ld(t, 0, 4)
         st(b, j, DVH, ld(b, j, GV) + ld(b, a, DVH) - 2.0 * (r * dp + x * dq))
         st(b, j, DPH, dp)
         st(b, j, DQH, dq)
-        st(b, j, NHP, ld(t, n_x + 2, size))
-        st(b, j, NHQ, ld(t, n_x + 3, size))
+        st(b, j, NHP, ld(t, 0, n_x + 2))
+        st(b, j, NHQ, ld(t, 0, n_x + 3))
 
 
 @_inner
 def directions_at_root(w, lossless):
     """New multipliers at the substation, whose voltage is given."""
     b, k = w.bus, w.block
-    p = in_both(lossless, 3, 6)
-    pp, pq, qq = ld(k, 0, 0), ld(k, 0, 1), ld(k, 0, p + 1)
-    r_p, r_q = ld(k, 0, p * p), ld(k, 0, p * p + 1)
+    p, n_v = in_both(lossless, 3, 6), in_both(lossless, 1, 2)
+    yy, rhs = n_v * (p + 1), p * p + n_v
+    pp, pq, qq = ld(k, 0, yy), ld(k, 0, yy + 1), ld(k, 0, yy + p + 1)
+    r_p, r_q = ld(k, 0, rhs), ld(k, 0, rhs + 1)
     by_det = 1.0 / (pp * qq - pq * pq)
     st(b, 0, NP, (qq * r_p - pq * r_q) * by_det)
     st(b, 0, NQ, (pp * r_q - pq * r_p) * by_det)
@@ -799,7 +890,7 @@ def forward(w, tree, lossless, corrector):
     cross = 0.0 * smu
     for j in range(n):
         if j > 0:
-            directions(w, tree, j, lossless, corrector)
+            directions(w, tree, j, lossless)
         else:
             directions_at_root(w, lossless)
         price_p, price_q = ld(b, j, NP), ld(b, j, NQ)
