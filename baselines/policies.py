@@ -6,11 +6,12 @@ the P2P market's own description of its observations, and each microgrid's priva
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
@@ -20,7 +21,7 @@ from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, a
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode
-from peergrid.envs.p2p_trading.types import Decisions, Now
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
 from peergrid.envs.policy import Observations
 from peergrid.envs.scenario import Scenario
 
@@ -31,8 +32,10 @@ class RandomPolicy:
     """Uniform actions; every episode has its own, and the same seed gives the same sequence of episodes."""
 
     def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._env: ParallelEnv[Any, Any, Any] | None = None
+        self._drawn = np.zeros((0, 0, 0, N_ACTIONS), dtype=np.float32)  # [row, interval, agent, number]
 
     def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
         self._env = env
@@ -42,11 +45,25 @@ class RandomPolicy:
         spaces = {agent: self._env.action_space(agent) for agent in observations}
         return {agent: self._rng.uniform(s.low, s.high).astype(s.dtype) for agent, s in spaces.items()}
 
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        shape = (simulation.params.intervals, simulation.n_agent, N_ACTIONS)
+        if self._drawn.shape != (len(rows), *shape):
+            self._drawn = np.zeros((len(rows), *shape), dtype=np.float32)
+        for i, rng in zip(np.flatnonzero(rows), simulation.spawn(rows), strict=True):
+            own = np.random.default_rng([self._seed, int(rng.integers(2**63))])
+            self._drawn[i] = own.uniform(-1.0, 1.0, shape)
+
+    def act_rows(
+        self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
+    ) -> Float[np.ndarray, "batch agent number"]:
+        step = simulation.running()[0].step
+        return self._drawn[np.arange(len(step)), step]
+
 
 class MarketPolicy:
     """What the policies of the P2P market share: from decisions in physical units to actions.
 
-    Abstract: `decide` is what differs, and `prepare` what is computed when an episode begins.
+    Abstract: `decide` is what differs, and `begin_rows` what is computed when episodes begin.
     """
 
     market: P2PTrading
@@ -56,21 +73,24 @@ class MarketPolicy:
         if not isinstance(market, P2PTrading):
             raise TypeError(f"{type(self).__name__} plays p2p_trading_v0 only, not {type(market).__name__}")
         self.market = market
-        self.prepare(market.simulation)
+        self.begin_rows(market.simulation, np.ones(1, dtype=bool))
 
     def act(self, observations: Observations) -> dict[str, np.ndarray]:
-        simulation = self.market.simulation
-        state, days = simulation.running()
-        now = current_interval(state, days, simulation.params)
-        seen = np.stack([observations[a] for a in self.market.agents])
-        decisions = self.decide(simulation, now, seen)
-        actions = encode(decisions, now, simulation.params)[0].astype(np.float32)
-        return dict(zip(self.market.agents, actions, strict=True))
+        agents = self.market.agents
+        seen = np.stack([observations[a] for a in agents])
+        return dict(zip(agents, self.act_rows(self.market.simulation, seen[None])[0], strict=True))
 
-    def prepare(self, simulation: Simulation) -> None:
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
         """What is computed once an episode; nothing by default."""
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+    def act_rows(
+        self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
+    ) -> Float[np.ndarray, "batch agent number"]:
+        state, days = simulation.running()
+        now = current_interval(state, days, simulation.params)
+        return encode(self.decide(simulation, now, seen), now, simulation.params).astype(np.float32)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         """The decisions of all microgrids in the interval that begins."""
         raise NotImplementedError
 
@@ -78,7 +98,7 @@ class MarketPolicy:
 class NoTrade(MarketPolicy):
     """Nobody trades: exchange with the grid at the last nodal price, batteries idle. The zero of the score."""
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         state, _ = simulation.running()
         nothing = np.zeros_like(state.stored_kwh)
         return Decisions(
@@ -98,11 +118,11 @@ class Truthful(MarketPolicy):
     and wear pay.
     """
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         params, names = simulation.params, [e.name for e in simulation.entries]
 
         def predicted(option: str, what: str) -> Float[np.ndarray, "batch agent"]:
-            return seen[None, :, names.index(f"{option}: predicted {what}")].astype(np.float64)
+            return seen[..., names.index(f"{option}: predicted {what}")].astype(np.float64)
 
         battery_kw = _arbitrage(simulation, now)
         interval = replace(now.interval, battery_kw=battery_kw)
@@ -128,14 +148,16 @@ class Planned(MarketPolicy):
     def __init__(self) -> None:
         self._program: DayPlan | None = None
         self._of: Scenario | None = None
+        self.plans: dict[int, Schedule] = {}
 
-    def prepare(self, simulation: Simulation) -> None:
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
         if self._program is None or self._of != simulation.scenario:
             self._program, self._of = DayPlan.of(simulation.scenario), simulation.scenario
-        self.plan: Schedule = self._program.solve(simulation)
+        for i in np.flatnonzero(rows).tolist():
+            self.plans[i] = self._program.solve(simulation.row(i))
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
-        battery_kw = _within_limits(self.plan.battery_kw[simulation.running()[0].step], now)
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        battery_kw = _within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         export_kw = community_export(simulation, now, battery_kw)
         lmp = np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape)
         return Decisions(
@@ -150,10 +172,10 @@ class Refined(MarketPolicy):
         self.predictor = predictor
         self.planned = Planned()
 
-    def prepare(self, simulation: Simulation) -> None:
-        self.planned.prepare(simulation)
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        self.planned.begin_rows(simulation, rows)
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         planned = self.planned.decide(simulation, now, seen)
         params, (state, _) = simulation.params, simulation.running()
         refined_kw = planned.quantity_kw
@@ -179,15 +201,17 @@ class Optimal(MarketPolicy):
     def __init__(self) -> None:
         self._program: Optimum | None = None
         self._of: Scenario | None = None
+        self.plans: dict[int, Schedule] = {}
 
-    def prepare(self, simulation: Simulation) -> None:
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
         if self._program is None or self._of != simulation.scenario:
             self._program, self._of = Optimum.of(simulation.scenario), simulation.scenario
-        self.plan: Schedule = self._program.solve(simulation)
+        for i in np.flatnonzero(rows).tolist():
+            self.plans[i] = self._program.solve(simulation.row(i))
 
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "agent entry"]) -> Decisions:
-        step = simulation.running()[0].step
-        return targeting(simulation, now, _within_limits(self.plan.battery_kw[step], now), self.plan.export_kw[step])
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        battery_kw = _within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
+        return targeting(simulation, now, battery_kw, _scheduled(self.plans, "export_kw", simulation))
 
 
 def targeting(
@@ -227,6 +251,12 @@ def community_export(
         low, high = np.where(is_long, low, middle), np.where(is_long, middle, high)
     least, most = export_range(grids, interval)
     return np.clip(export_at(grids, interval, high, "right"), least, most)
+
+
+def _scheduled(plans: Mapping[int, Schedule], what: str, simulation: Simulation) -> Float[np.ndarray, "batch agent"]:
+    """What each row's plan says of the interval that begins."""
+    step = simulation.running()[0].step
+    return np.stack([getattr(plans[i], what)[t] for i, t in enumerate(step)])
 
 
 def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch agent"]:

@@ -1,4 +1,4 @@
-"""What chooses actions: policies that play a PettingZoo environment."""
+"""What chooses actions: policies that play an environment, or every row of a batch at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 Observations = Mapping[str, np.ndarray]
@@ -21,4 +22,22 @@ class Policy(Protocol):
 
     def act(self, observations: Observations) -> dict[str, np.ndarray]:
         """One action for each agent that is observed."""
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Protocol):
+    """A policy that plays all rows of a simulation at once.
+
+    One that has these methods as well as those of `Policy` is asked by them wherever a simulation is at hand.
+    """
+
+    def begin_rows(self, simulation: Any, rows: Bool[np.ndarray, " batch"]) -> None:
+        """Episodes begin in the marked rows. What `simulation.spawn(rows)` draws is fixed by the rows' seeds."""
+        ...
+
+    def act_rows(
+        self, simulation: Any, seen: Float32[np.ndarray, "batch agent entry"]
+    ) -> Float[np.ndarray, "batch agent number"]:
+        """The actions of all agents in all rows."""
         ...

@@ -92,8 +92,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         max_cycles: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise UnknownName("render mode", render_mode, RENDER_MODES)
+        check_render_mode(render_mode)
         self.simulation = Simulation(
             scenario, predictor=predictor, mechanism=mechanism, dso=dso, profiles=profiles, max_cycles=max_cycles
         )
@@ -156,7 +155,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         """
         if not self.agents:
             raise PeergridError("no episode runs: call reset() before step()")
-        _, outcome = self.simulation.step(self._stack(actions))
+        _, outcome = self.simulation.step(self.stacked(actions))
         ended, terminates = bool(self.simulation.is_over[0]), self.simulation.params.terminates
         agents = self.agents
         rewards = dict(zip(agents, outcome.reward[0].tolist(), strict=True))
@@ -173,18 +172,17 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def render(self) -> str | np.ndarray | None:
         """The last interval as a table ("ansi") or as a picture of the feeder ("rgb_array")."""
-        if self.render_mode is None:
-            return None
-        from peergrid.envs.p2p_trading import viewer  # matplotlib is slow to import, and few runs draw
-
-        draw = viewer.draw_ansi if self.render_mode == "ansi" else viewer.draw_rgb
-        state, days = self.simulation.running()
-        return draw(self.simulation.params, state, days, self.last_outcome)
+        return picture(self.simulation, self.render_mode)
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _stack(self, actions: Mapping[str, np.ndarray]) -> np.ndarray:
+    def stacked(self, actions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "1 agent 4"]:
+        """The actions of all agents as one array.
+
+        Raises:
+            InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
+        """
         faults = [f"no action for {a}" for a in self.agents if a not in actions]
         faults += [f"unknown agent {a!r}" for a in actions if a not in self.agents]
         for agent in self.agents:
@@ -210,3 +208,20 @@ def box(entries: tuple[Entry, ...]) -> spaces.Box:
     low = np.array([e.low for e in entries], dtype=np.float32)
     high = np.array([e.high for e in entries], dtype=np.float32)
     return spaces.Box(low, high, dtype=np.float32)
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Raise UnknownName unless it is one of ours, or None."""
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise UnknownName("render mode", render_mode, RENDER_MODES)
+
+
+def picture(simulation: Simulation, render_mode: str | None) -> str | np.ndarray | None:
+    """The last interval of a simulation of one row, as a table or as a picture."""
+    if render_mode is None:
+        return None
+    from peergrid.envs.p2p_trading import viewer  # matplotlib is slow to import, and few runs draw
+
+    draw = viewer.draw_ansi if render_mode == "ansi" else viewer.draw_rgb
+    state, days = simulation.running()
+    return draw(simulation.params, state, days, simulation.outcome)

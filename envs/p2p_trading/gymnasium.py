@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -11,16 +10,11 @@ from gymnasium import spaces
 
 from peergrid.envs.p2p_trading.env import RENDER_MODES, P2PTrading
 from peergrid.envs.p2p_trading.observation import Entry
+from peergrid.envs.p2p_trading.players import Solo
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.envs.policy import Policy
-from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
-from peergrid.grid.parts import resolve
+from peergrid.grid.errors import InvalidAction, PeergridError
 
-POLICIES = {
-    "random": "peergrid.baselines.policies:RandomPolicy",
-    "no_trade": "peergrid.baselines.policies:NoTrade",
-    "truthful": "peergrid.baselines.policies:Truthful",
-}
 METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": P2PTrading.metadata["render_fps"]}
 
 
@@ -96,14 +90,10 @@ class SoloTrading(gym.Env[np.ndarray, np.ndarray]):
         """
         self.market = P2PTrading(**arguments)
         self.render_mode = self.market.render_mode
-        if learner not in self.market.possible_agents:
-            raise UnknownName("agent", learner, self.market.possible_agents)
         self.learner = learner
-        policy = resolve(others, "policy", POLICIES)
-        self.others: Policy = cast(Policy, policy() if inspect.isclass(policy) else policy)
+        self.player = Solo(self.market.simulation, learner, others)
         self.observation_space = self.market.observation_space(learner)
         self.action_space = self.market.action_space(learner)
-        self._seen: dict[str, np.ndarray] = {}
 
     def describe_observation(self) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of the observation."""
@@ -114,18 +104,20 @@ class SoloTrading(gym.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, float]]:
         """Begin a day; options as in `p2p_trading_v0`."""
         super().reset(seed=seed)
-        self._seen, infos = self.market.reset(seed, options)
-        self.others.begin(self.market)
-        return self._seen[self.learner], infos[self.learner]
+        observations, infos = self.market.reset(seed, options)
+        self.player.begin(np.ones(1, dtype=bool))
+        return observations[self.learner], infos[self.learner]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """Play one interval."""
         if not self.market.agents:  # asked first, as the others can't act then either
             raise PeergridError("no episode runs: call reset() before step()")
-        actions = {**self.others.act(self._seen), self.learner: action}
-        self._seen, rewards, terminations, truncations, infos = self.market.step(actions)
+        simulation = self.market.simulation
+        everybody = self.player.others.act_rows(simulation, simulation.seen)[0]
+        actions = dict(zip(self.market.agents, everybody, strict=True)) | {self.learner: action}
+        observations, rewards, terminations, truncations, infos = self.market.step(actions)
         me = self.learner
-        return self._seen[me], rewards[me], terminations[me], truncations[me], infos[me]
+        return observations[me], rewards[me], terminations[me], truncations[me], infos[me]
 
     def render(self) -> Any:
         """The market's rendering."""

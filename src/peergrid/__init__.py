@@ -8,7 +8,16 @@ import pettingzoo
 
 __version__ = "0.1.0"
 
-gymnasium.register("peergrid/CentralTrading-v0", entry_point="peergrid.envs.p2p_trading.gymnasium:CentralTrading")
-gymnasium.register("peergrid/SoloTrading-v0", entry_point="peergrid.envs.p2p_trading.gymnasium:SoloTrading")
+P2P = "peergrid.envs.p2p_trading"
+gymnasium.register(
+    "peergrid/CentralTrading-v0",
+    entry_point=f"{P2P}.gymnasium:CentralTrading",
+    vector_entry_point=f"{P2P}.vector:central_trading",
+)
+gymnasium.register(
+    "peergrid/SoloTrading-v0",
+    entry_point=f"{P2P}.gymnasium:SoloTrading",
+    vector_entry_point=f"{P2P}.vector:solo_trading",
+)
 pettingzoo.register("parallel", "peergrid/p2p_trading-v0", "peergrid.envs.p2p_trading_v0:parallel_env")
 pettingzoo.register("aec", "peergrid/p2p_trading-v0", "peergrid.envs.p2p_trading_v0:env")

@@ -83,7 +83,7 @@ def test_a_refined_proposal_is_never_larger_than_the_plan_and_equals_it_without_
         simulation = env.simulation
         state, days = simulation.running()
         now = current_interval(state, days, simulation.params)
-        seen = np.stack([observations[a] for a in env.agents])
+        seen = np.stack([observations[a] for a in env.agents])[None]
         of_plan = planned.decide(simulation, now, seen)
         of_blind = blind.decide(simulation, now, seen)
         of_seeing = seeing.decide(simulation, now, seen)

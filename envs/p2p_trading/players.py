@@ -1,0 +1,175 @@
+"""Who learns? One controller for all, one microgrid among fixed policies, or every microgrid by one shared policy.
+
+A player acts in all rows of a simulation at once. It has one slot in each row, or one for each microgrid of each row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from copy import copy, deepcopy
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.observation import Entry
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
+from peergrid.envs.policy import BatchPolicy, Policy
+from peergrid.grid.errors import UnknownName
+from peergrid.grid.parts import resolve
+
+POLICIES = {
+    "random": "peergrid.baselines.policies:RandomPolicy",
+    "no_trade": "peergrid.baselines.policies:NoTrade",
+    "truthful": "peergrid.baselines.policies:Truthful",
+}
+
+
+class Player(ABC):
+    """Whoever learns: what it sees, what everybody does when it acts, what it is paid and told."""
+
+    simulation: Simulation
+    slots_per_row: int
+    entries: tuple[Entry, ...]  # of a slot's observation
+    n_numbers: int  # of a slot's action
+    info_names: tuple[str, ...]
+
+    def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:  # noqa: B027, most have nothing to prepare
+        """Episodes have begun in the marked rows."""
+
+    @abstractmethod
+    def see(self) -> Float32[np.ndarray, "slot entry"]:
+        """What each slot sees now; the simulation does not hold on to the array."""
+
+    @abstractmethod
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+        """What all microgrids do when each slot does this."""
+
+    @abstractmethod
+    def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
+        """What the interval was worth to each slot of the rows that played, in currency."""
+
+    @abstractmethod
+    def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
+        """The infos of each slot, in the order of `info_names`."""
+
+
+class Central(Player):
+    """One controller acts for all microgrids, agent after agent, and is paid the welfare."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.slots_per_row = 1
+        self.entries = simulation.state_entries[: simulation.n_agent * len(simulation.entries)]
+        self.n_numbers = N_ACTIONS * simulation.n_agent
+        self.info_names = tuple(f"{agent}/{name}" for agent in simulation.agents for name in INFOS)
+
+    def see(self) -> Float32[np.ndarray, "slot entry"]:
+        seen = self.simulation.seen
+        return seen.reshape(len(seen), -1).copy()
+
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+        return actions.reshape(len(actions), -1, N_ACTIONS)
+
+    def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
+        return outcome.welfare
+
+    def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
+        return measured.transpose(2, 0, 1).reshape(len(self.info_names), -1)
+
+
+class Shared(Player):
+    """Every microgrid is a slot, row after row: one policy learns from, and acts for, all of them."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.slots_per_row = simulation.n_agent
+        self.entries, self.n_numbers, self.info_names = simulation.entries, N_ACTIONS, tuple(INFOS)
+
+    def see(self) -> Float32[np.ndarray, "slot entry"]:
+        return self.simulation.seen.reshape(-1, len(self.entries)).copy()
+
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+        return actions.reshape(-1, self.simulation.n_agent, N_ACTIONS)
+
+    def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
+        return outcome.reward.ravel()
+
+    def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
+        return measured.reshape(len(self.info_names), -1)
+
+
+class Solo(Player):
+    """One microgrid learns while a fixed policy plays the others."""
+
+    def __init__(self, simulation: Simulation, learner: str = "microgrid_0", others: str | Policy = "truthful") -> None:
+        """
+        Args:
+            learner: The agent that acts.
+            others: Who plays the rest: "truthful", "no_trade", "random", a policy, or "module:attribute". One that is
+                no `BatchPolicy` is copied for each row, and asked row by row, which is slower.
+        """
+        if learner not in simulation.agents:
+            raise UnknownName("agent", learner, simulation.agents)
+        self.simulation = simulation
+        self.slots_per_row = 1
+        self.entries, self.n_numbers, self.info_names = simulation.entries, N_ACTIONS, tuple(INFOS)
+        self.place = simulation.agents.index(learner)
+        chosen = resolve(others, "policy", POLICIES)
+        policy: Any = chosen() if inspect.isclass(chosen) else chosen
+        self.others: BatchPolicy = policy if isinstance(policy, BatchPolicy) else RowByRow(policy, simulation)
+
+    def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:
+        self.others.begin_rows(self.simulation, rows)
+
+    def see(self) -> Float32[np.ndarray, "slot entry"]:
+        return self.simulation.seen[:, self.place].copy()
+
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+        everybody = np.array(self.others.act_rows(self.simulation, self.simulation.seen), dtype=np.float64)
+        everybody[:, self.place] = actions
+        return everybody
+
+    def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
+        return outcome.reward[:, self.place]
+
+    def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
+        return measured[:, :, self.place].copy()
+
+
+class RowByRow:
+    """Lets a policy that knows dictionaries alone play a batch: itself the first row, copies of it the others.
+
+    Each sees its row as an environment of its own.
+    """
+
+    def __init__(self, policy: Policy, simulation: Simulation) -> None:
+        self.policies = [policy, *(deepcopy(policy) for _ in range(1, simulation.num_envs))]
+        market = P2PTrading(
+            simulation.scenario,
+            predictor=simulation.predictor,
+            mechanism=simulation.params.mechanism,
+            dso=simulation.params.dso,
+            profiles=simulation.profiles,
+        )
+        market.agents = list(market.possible_agents)
+        self.markets = [copy(market) for _ in self.policies]
+
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        for i in np.flatnonzero(rows).tolist():
+            self.markets[i].simulation = simulation.row(i)
+            self.policies[i].begin(self.markets[i])
+
+    def act_rows(
+        self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
+    ) -> Float[np.ndarray, "batch agent number"]:
+        actions = []
+        for i, (policy, market) in enumerate(zip(self.policies, self.markets, strict=True)):
+            market.simulation = simulation.row(i)
+            chosen = policy.act(dict(zip(market.agents, seen[i].copy(), strict=True)))
+            actions.append(market.stacked(chosen))
+        return np.concatenate(actions)
