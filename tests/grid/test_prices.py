@@ -1,16 +1,18 @@
 """Nodal prices against differences of the cost and of the AC power flow; their signs; the transactive signal."""
 
 from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
 
-from peergrid.grid import feeder_from_tables, load_feeder, solve_power_flow
+from peergrid.grid import feeder_from_tables, load_feeder, prices, solve_power_flow
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, dispatch_power_flow
-from peergrid.grid.opf import UpperVoltage
-from peergrid.grid.prices import te_price_per_kwh
+from peergrid.grid.opf import OpfSolution, UpperVoltage
+from peergrid.grid.prices import price_parts, te_price_per_kwh
 
 LMP = 0.1
+SEED = {"ieee33": 0, "ieee69": 0, "ieee123": 0}
 NO_TRADE = [0.0, 0.0, 0.0, 0.0]
 IMPORTS = [-250.0, 0.0, -100.0, -250.0]
 EXPORTS = [900.0, 0.0, 0.0, 900.0]
@@ -29,6 +31,17 @@ def operator(**settings):
     every = np.ones(feeder.n_bus)
     feeder = replace(feeder, v_min_pu=0.95 * every, v_max_pu=1.05 * every, i_max_a=400.0 * every)
     return OpfDso(feeder, [feeder.index(b) for b in (17, 22, 25, 32)], **settings)
+
+
+def two_buses(r_ohm):
+    """1 kV and a load of 1000 kW: in p.u. of the load r is r_ohm."""
+    bus = dict(base_kv=1.0, load_kw=0.0, load_kvar=0.0, capacitor_kvar=0.0, v_min_pu=0.5, v_max_pu=1.5)
+    return feeder_from_tables(
+        [{"bus": "1", **bus}, {"bus": "2", **bus, "load_kw": 1000.0}],
+        [{"from_bus": "1", "to_bus": "2", "r_ohm": r_ohm, "x_ohm": 0.0, "i_max_a": ""}],
+        name="two buses",
+        substation="1",
+    )
 
 
 def query(dso, proposed_kw=NO_TRADE, load_share=0.5, rating_a=400.0, **more):
@@ -141,13 +154,7 @@ def test_an_idle_feeder_prices_energy_at_the_lmp_everywhere():
 
 def test_two_buses_price_marginal_losses():
     # In p.u. P = 1 + 0.1 P^2, so one more kW drawn takes 1 / (1 - 0.2 P) = 1 / sqrt(0.6) at the substation.
-    bus = dict(base_kv=1.0, load_kw=0.0, load_kvar=0.0, capacitor_kvar=0.0, v_min_pu=0.5, v_max_pu=1.5)
-    feeder = feeder_from_tables(
-        [{"bus": "1", **bus}, {"bus": "2", **bus, "load_kw": 1000.0}],
-        [{"from_bus": "1", "to_bus": "2", "r_ohm": 0.1, "x_ohm": 0.0, "i_max_a": ""}],
-        name="two buses",
-        substation="1",
-    )
+    feeder = two_buses(r_ohm=0.1)
     dso = OpfDso(feeder, [])
     response = dso(
         DsoQuery(load_kw=feeder.load_kw, load_kvar=feeder.load_kvar, proposed_kw=np.zeros(0), lmp_per_kwh=LMP)
@@ -241,3 +248,174 @@ def test_parts_of_a_batch_equal_those_one_by_one():
         alone = dso(query(dso, proposed_kw)).price_parts
         for f in fields(alone):
             np.testing.assert_array_equal(getattr(together, f.name)[row], getattr(alone, f.name), err_msg=f.name)
+
+
+def dense_price_parts(feeder, solution, upper_voltage):
+    """The same parts by path matrices and one dense solve per row, in O(n^3): the formula written out."""
+    r, x = feeder.r_pu[1:], feeder.x_pu[1:]
+    on_path = feeder.on_path[1:, 1:].astype(float)
+    fed = on_path.T  # row j marks the buses fed through line j
+    # Squared voltages by withdrawals and, at fixed withdrawals, by squared currents.
+    v_by_d = -2.0 * (on_path * r) @ fed
+    v_by_l = -on_path @ (2.0 * (r[:, None] * fed * r + x[:, None] * fed * x) - np.diag(r**2 + x**2))
+
+    def at_parent(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros_like(rows[:1]), rows])[feeder.parent[1:]]
+
+    def times(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        # Row by row: the last bits of a product of many rows at once depend on how many there are.
+        return (rows[..., None, :] @ matrix)[..., 0, :]
+
+    s = feeder.base_kva
+    p, q = solution.flow_kw[..., 1:, None] / s, solution.flow_kvar[..., 1:, None] / s
+    l = solution.current_pu2[..., 1:, None]  # noqa: E741
+    v_from = solution.voltage_pu[..., feeder.parent[1:]] ** 2
+    # l v_A = P^2 + Q^2 differentiated: by_l dl = by_d dd.
+    by_l = v_from[..., None] * np.eye(len(r)) + l * at_parent(v_by_l) - 2.0 * (p * fed * r + q * fed * x)
+    by_d = 2.0 * p * fed - l * at_parent(v_by_d)
+
+    # Lossless flows, and the squared rating where it binds them; elsewhere its multiplier is zero.
+    p_hat, q_hat = (flow[..., 0] - times(l[..., 0] * z, on_path) for flow, z in ((p, r), (q, x)))
+    of_lossless = solution.i_max_lossless_multiplier[..., 1:] / s
+    by_v_from = -of_lossless * (p_hat**2 + q_hat**2) / v_from
+
+    lambda_0 = solution.price_per_kwh[..., :1]
+    mu_0 = solution.reactive_price_per_kvarh[..., :1]
+    v_min, v_max = -solution.v_min_multiplier[..., 1:] / s, solution.v_max_multiplier[..., 1:] / s
+    lossless = upper_voltage is UpperVoltage.LOSSLESS
+    of_true_voltage = v_min if lossless else v_min + v_max
+    direct = times(v_min + v_max, v_by_d)
+    direct_congestion = times(2.0 * of_lossless * p_hat, fed) + times(by_v_from, at_parent(v_by_d))
+    by_current = np.stack(
+        [
+            lambda_0 * r,
+            mu_0 * x,
+            times(of_true_voltage, v_by_l),
+            solution.i_max_multiplier[..., 1:] / s + times(by_v_from, at_parent(v_by_l)),
+        ],
+        axis=-1,
+    )
+    adjoint = np.linalg.solve(np.swapaxes(by_l, -1, -2), by_current)
+    loss, reactive, voltage, congestion = np.moveaxis(np.swapaxes(by_d, -1, -2) @ adjoint, -1, 0)
+
+    def with_root(part: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros_like(part[..., :1]), part], axis=-1)
+
+    return dict(
+        energy=np.broadcast_to(lambda_0, solution.price_per_kwh.shape).copy(),
+        loss=with_root(loss),
+        reactive=with_root(reactive),
+        voltage=with_root(voltage + direct),
+        congestion=with_root(congestion + direct_congestion),
+    )
+
+
+@cache
+def random_solution(name, upper_voltage):
+    """Two by five random dispatches between which every kind of limit binds."""
+    feeder = load_feeder(name)
+    every = np.ones(feeder.n_bus)
+    feeder = replace(feeder, v_min_pu=0.965 * every, v_max_pu=1.02 * every, i_max_a=400.0 * every)
+    rng = np.random.default_rng(SEED[name])
+    trade_bus = rng.choice(np.arange(1, feeder.n_bus), 6, replace=False)
+    dso = OpfDso(feeder, trade_bus, upper_voltage=upper_voltage)
+    batch = (2, 5)
+    i_max_a = np.full((*batch, feeder.n_bus), 400.0)
+    i_max_a[..., trade_bus[::2]] = 60.0
+    load_share = rng.uniform(0.1, 1.0, (*batch, 1))
+    asked = DsoQuery(
+        load_kw=load_share * feeder.load_kw,
+        load_kvar=load_share * feeder.load_kvar,
+        proposed_kw=rng.uniform(-0.5, 0.5, (*batch, 6)) * feeder.base_kva,
+        lmp_per_kwh=LMP,
+        i_max_a=i_max_a,
+    )
+    return feeder, dso._solve(dso.problem(asked))
+
+
+def rows_of(solution, index):
+    return replace(solution, **{f.name: np.asarray(getattr(solution, f.name)[index]) for f in fields(solution)})
+
+
+@pytest.mark.parametrize("upper_voltage", UpperVoltage)
+@pytest.mark.parametrize("name", SEED)
+def test_the_sweeps_give_what_the_dense_formula_gives(name, upper_voltage):
+    feeder, solution = random_solution(name, upper_voltage)
+    limits = ["v_min_multiplier", "v_max_multiplier", "i_max_multiplier"]
+    limits += ["i_max_lossless_multiplier"] if upper_voltage is UpperVoltage.LOSSLESS else []
+    for limit in limits:
+        assert getattr(solution, limit)[..., 1:].max() > 1.0, limit
+    parts = price_parts(feeder, solution, upper_voltage)
+    for part, values in dense_price_parts(feeder, solution, upper_voltage).items():
+        np.testing.assert_allclose(getattr(parts, part), values, rtol=1e-9, atol=1e-9, err_msg=part)
+
+
+def some_solution(feeder, *batch, rng=None):
+    """Figures of the right shapes, random or zero, with voltages of about 1."""
+    shape = {f.name: (*batch, feeder.n_bus) for f in fields(OpfSolution)}
+    shape |= dict.fromkeys(("cost_per_hour", "status", "iterations"), batch)
+    drawn = {name: np.zeros(size) if rng is None else rng.normal(0.0, 1.0, size) for name, size in shape.items()}
+    drawn |= {name: np.zeros(batch, dtype=int) for name in ("status", "iterations")}
+    drawn["voltage_pu"] = np.ones(shape["voltage_pu"]) + 0.1 * np.tanh(drawn["voltage_pu"])
+    return OpfSolution(**drawn)
+
+
+@pytest.mark.parametrize("upper_voltage", UpperVoltage)
+def test_the_sweeps_give_what_the_dense_formula_gives_for_figures_that_are_no_optimum(upper_voltage):
+    feeder = load_feeder("ieee33")
+    solution = some_solution(feeder, 20, rng=np.random.default_rng(0))
+    solution = replace(solution, flow_kw=500.0 * solution.flow_kw, flow_kvar=500.0 * solution.flow_kvar)
+    parts = price_parts(feeder, solution, upper_voltage)
+    for part, values in dense_price_parts(feeder, solution, upper_voltage).items():
+        np.testing.assert_allclose(getattr(parts, part), values, rtol=1e-9, atol=1e-9, err_msg=part)
+
+
+def test_parts_of_rows_are_the_same_bits_whatever_the_batch_and_the_memory_layout():
+    feeder, solution = random_solution("ieee33", UpperVoltage.LOSSLESS)
+    together = price_parts(feeder, solution, UpperVoltage.LOSSLESS)
+    laid_out = {f.name: np.asfortranarray(getattr(solution, f.name)) for f in fields(solution)}
+    for values in laid_out.values():
+        values.setflags(write=False)
+    elsewhere = price_parts(feeder, replace(solution, **laid_out), UpperVoltage.LOSSLESS)
+    for f in fields(together):
+        values = getattr(together, f.name)
+        assert values.shape == (2, 5, 33)
+        np.testing.assert_array_equal(getattr(elsewhere, f.name), values, err_msg=f.name)
+        for row in np.ndindex(2, 5):
+            alone = price_parts(feeder, rows_of(solution, row), UpperVoltage.LOSSLESS)
+            np.testing.assert_array_equal(getattr(alone, f.name), values[row], err_msg=f.name)
+
+
+def test_one_compilation_serves_a_single_interval_a_batch_and_an_empty_batch():
+    feeder, solution = random_solution("ieee33", UpperVoltage.LOSSLESS)
+    first = rows_of(solution, (0, 0))
+    values = {f.name: getattr(first, f.name) for f in fields(first)}
+    spread = replace(first, **{name: np.broadcast_to(value, (3, *value.shape)) for name, value in values.items()})
+    for upper_voltage in UpperVoltage:
+        for asked in (solution, first, rows_of(solution, 0), spread):
+            assert price_parts(feeder, asked, upper_voltage).total().shape == asked.flow_kw.shape
+        nothing = price_parts(feeder, rows_of(solution, np.s_[:, :0]), upper_voltage)
+        assert nothing.total().shape == (2, 0, 33)
+    assert len(prices._parts_of_rows.signatures) == 1
+
+
+def test_energy_alone_is_shown_where_the_power_flow_has_no_derivatives():
+    # 2 r P = v: at the nose, where sending more delivers no more.
+    feeder = two_buses(r_ohm=0.125)
+    price_per_kwh, flow_kw = np.full((2, 2), LMP), np.array([[0.0, 4000.0], [0.0, 1000.0]])
+    rows = replace(some_solution(feeder, 2), price_per_kwh=price_per_kwh, flow_kw=flow_kw)
+    parts = price_parts(feeder, rows, UpperVoltage.LOSSLESS)
+    np.testing.assert_array_equal(parts.total()[0], LMP)
+    np.testing.assert_allclose(parts.total()[1], [LMP, LMP / 0.75])
+
+
+@pytest.mark.parametrize("upper_voltage", UpperVoltage)
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e60, 1e300])
+def test_parts_are_finite_whatever_the_figures(scale, upper_voltage):
+    feeder = load_feeder("ieee33")
+    solution = some_solution(feeder, 50, rng=np.random.default_rng(1))
+    scaled = {f.name: scale * getattr(solution, f.name) for f in fields(solution) if f.name != "voltage_pu"}
+    scaled |= {name: getattr(solution, name) for name in ("status", "iterations")}
+    parts = price_parts(feeder, replace(solution, **scaled), upper_voltage)
+    for f in fields(parts):
+        assert np.isfinite(getattr(parts, f.name)).all(), f.name
