@@ -26,7 +26,10 @@ from peergrid.grid.parts import resolve
 from peergrid.grid.power_flow import PowerFlow, PowerFlowStatus, solve_power_flow
 from peergrid.grid.prices import PriceParts, price_parts
 
-SOLVERS = {"conic": "peergrid.grid.opf.conic:ConicOpf"}
+SOLVERS = {
+    "interior_point": "peergrid.grid.opf.interior_point:InteriorPointOpf",
+    "conic": "peergrid.grid.opf.conic:ConicOpf",
+}
 TIGHT_PU = 1e-6
 
 Coefficient = float | Float[np.ndarray, "..."]
@@ -183,14 +186,14 @@ class OpfDso:
         penalty: Penalty | None = None,
         upper_voltage: UpperVoltage | str = UpperVoltage.LOSSLESS,
         substation_limit_kva: float | None = None,
-        solver: Any = "conic",
+        solver: Any = "interior_point",
     ) -> None:
         """
         Args:
             trade_bus: Where trades are proposed, one entry per trade; every bus if None.
             substation_limit_kva: Largest exchange with the upstream network, for active and reactive power each, either
                 way; ten times the nominal load if None.
-            solver: Class of an OPF solver, a name ("conic"), or "module:attribute".
+            solver: Class of an OPF solver, a name ("interior_point"; "conic", the reference), or "module:attribute".
         """
         self.feeder = feeder
         places = np.arange(feeder.n_bus) if trade_bus is None else np.asarray(trade_bus)

@@ -228,7 +228,11 @@ def ld(array, i, f):
 def _choose_ld(array, i, f):
     if isinstance(array, _ScratchType):
         return lambda array, i, f: _read(array, i, f)
-    return (lambda array, i, f: _load_lanes(array, i, f)) if array.ndim == 3 else lambda array, i, f: _load_one(array, i, f)
+    return (
+        (lambda array, i, f: _load_lanes(array, i, f))
+        if array.ndim == 3
+        else lambda array, i, f: _load_one(array, i, f)
+    )
 
 
 def st(array, i, f, x):
@@ -789,7 +793,11 @@ def _factorise(typing_context: Any, t: Any, factor: Any, j: Any, lossless: Any) 
             builder.store(x, place, align=8)
 
         ends = [size - n_y + min(i, n_y) for i in range(m)] + [size] * (size - m)  # as `reach` has it
-        at = {(i, c): builder.gep(matrix, [constant(i * SCRATCH_COLUMNS + c)]) for i in range(size) for c in range(i, ends[i])}
+        at = {
+            (i, c): builder.gep(matrix, [constant(i * SCRATCH_COLUMNS + c)])
+            for i in range(size)
+            for c in range(i, ends[i])
+        }
         x = {place: builder.load(address) for place, address in at.items()}
         one = ir.Constant(t.kind, [1.0] * LANES if t.value is _lanes else 1.0)
         for i in range(m):
