@@ -93,7 +93,7 @@ class DsoSpec:
     voll_per_kwh: float = 3.0
     c_ls_per_kw2h: float = 0.0
     upper_voltage: str = "lossless"
-    solver: str = "conic"
+    solver: str = "interior_point"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ class InteriorPointOpf:
 
     def __call__(self, problem: OpfProblem) -> OpfSolution:
         """The optimum of every problem in the batch."""
-        given, point, answer = self.solve(problem)
+        _, point, answer = self.solve(problem)
         batch = problem.load_kw.shape[:-1]
         n, n_device = self.feeder.n_bus, len(self.device_bus)
 
@@ -242,7 +242,7 @@ def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
 
 
 @compiled
-def judge(tree, given, point, answer, rows, with_lossless):  # type: ignore[no-untyped-def]
+def judge(tree, given, point, answer, rows, with_lossless):
     """Residuals of all optimality conditions at the points of `rows`, and the answers in kW and currency.
 
     Without lossless flows in the problem it also says by how much they would pass their limits.

@@ -37,7 +37,7 @@ _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
 _FLAGS = ("contract", "nsz")
 
 
-class _LanesType(types.Type):  # type: ignore[misc]
+class _LanesType(types.Type):
     def __init__(self) -> None:
         super().__init__(name=f"Lanes{LANES}")
 
@@ -46,7 +46,7 @@ _lanes = _LanesType()
 
 
 @register_model(_LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)
 
@@ -134,7 +134,7 @@ _load_one, _store_one = _load_and_store(ir.DoubleType(), types.float64, align=8)
 SCRATCH_COLUMNS = 16
 
 
-class _ScratchType(types.Type):  # type: ignore[misc]
+class _ScratchType(types.Type):
     def __init__(self, of_lanes: bool) -> None:
         self.kind = _VECTOR if of_lanes else ir.DoubleType()
         self.value = _lanes if of_lanes else types.float64
@@ -142,7 +142,7 @@ class _ScratchType(types.Type):  # type: ignore[misc]
 
 
 @register_model(_ScratchType)
-class _ScratchModel(models.PrimitiveModel):  # type: ignore[misc]
+class _ScratchModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, kind.kind.as_pointer())
 
@@ -542,8 +542,8 @@ def move_cone(a, i, c, alpha, p, q, l, v):
 # Line j eliminates x = (l, P, Q [, Ph, Qh]) and its bus's multipliers y = (LP, LQ [, HP, HQ]); what stays is a block
 # on the sending bus's voltages and y. The bus's own block is on (v [, vh], y); its voltages are substituted:
 # dv = FV + dv_A - c'x with c = (-z^2, 2r, 2x) on (l, P, Q), and dvh = GV + dvh_A - 2r dPh - 2x dQh.
-# Columns stand in the order x, y, v_A [, vh_A], y_A: l touches none of y_A, P only LP_A, Q only LQ_A, and so on, so that
-# row i of the factors ends where `reach` says.
+# Columns stand in the order x, y, v_A [, vh_A], y_A: l touches none of y_A, P only LP_A, Q only these two, and so on,
+# so that row i of the factors ends where `reach` says.
 
 
 @_inner
@@ -727,7 +727,7 @@ def fill(w, t, tree, j, lossless, v_a, l):
         st(t, 3, 3, zero + PROXIMAL)
         st(t, 4, 4, zero + PROXIMAL)
         if tree.rated[j]:
-            g0, g1, g2, g3, g = open_cone(b, j, FLOW_HAT, ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX), v_a)
+            g0, g1, _, g3, g = open_cone(b, j, FLOW_HAT, ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX), v_a)
             g = 2.0 * g
             st(t, 3, 3, g * (g0 * g0 + 1.0) + PROXIMAL)
             st(t, 3, 4, g * g0 * g1)
