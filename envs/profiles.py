@@ -249,18 +249,19 @@ class SyntheticProfiles:
 
     def _noise(self, shape: DayShape, rng: np.random.Generator) -> _Noise:
         n_agent = len(shape.demand_class)
-        width = {"day": 3, "load": 1 + shape.n_bus, "lmp": 1, "cloud": 1 + n_agent, "demand": n_agent}
+        width = {"load": 1 + shape.n_bus, "lmp": 1, "cloud": 1 + n_agent, "demand": n_agent}
         # One draw, a row per interval: a longer lookahead leaves the earlier intervals as they are.
-        white = rng.standard_normal((shape.intervals, sum(width.values())))
-        white_day, white_load, white_lmp, white_cloud, white_demand = np.split(
-            white, np.cumsum(list(width.values()))[:-1], axis=1
+        white = rng.standard_normal((shape.intervals, 3 + sum(width.values())))
+        white_day, white_hour = white[:, :3], white[:, 3:]
+        hourly = (
+            self.load_hourly_correlation,
+            self.lmp_hourly_correlation,
+            self.cloud_hourly_correlation,
+            self.demand_hourly_correlation,
         )
-
-        def over_hours(white: Float[np.ndarray, "interval x"], correlation: float) -> Float[np.ndarray, "interval x"]:
-            return _autocorrelated(white, np.array([correlation**shape.step_hours]))
-
-        load = over_hours(white_load, self.load_hourly_correlation)
-        cloud = over_hours(white_cloud, self.cloud_hourly_correlation)
+        correlation = np.repeat([c**shape.step_hours for c in hourly], list(width.values()))
+        over_hours = _autocorrelated(white_hour, correlation)
+        load, lmp, cloud, demand = np.split(over_hours, np.cumsum(list(width.values()))[:-1], axis=1)
         # What holds for a day comes from the row of its first interval.
         daily = np.array([self.lmp_daily_correlation, self.sky_daily_correlation, 0.0])
         of_day = _autocorrelated(white_day[:: shape.intervals_per_day], daily)
@@ -269,12 +270,12 @@ class SyntheticProfiles:
             load_common=load[:, :1],
             load_bus=load[:, 1:],
             lmp_level=of_day[:, 0],
-            lmp_deviation=over_hours(white_lmp, self.lmp_hourly_correlation)[:, 0],
+            lmp_deviation=lmp[:, 0],
             sky=of_day[:, 1:2],
             sky_misjudged=of_day[:, 2:],
             cloud_common=cloud[:, :1],
             cloud_agent=cloud[:, 1:],
-            demand=over_hours(white_demand, self.demand_hourly_correlation),
+            demand=demand,
         )
 
     def _within_lmp_bounds(self, lmp_per_kwh: Float[np.ndarray, " interval"]) -> Float[np.ndarray, " interval"]:
