@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     Numba notices an edit by the file that holds the function, so what a compiled function calls must stand beside it.
     Where neither that folder nor the user's cache folder can be written, it is compiled anew in every process.
     """
+    function = inspect.unwrap(function)  # tests wrap functions to check shapes, which numba can't compile
     try:
         dispatcher = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
     except RuntimeError as error:  # no place to keep it: a read-only installation without a home directory
@@ -28,6 +30,11 @@ def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, **OPTIONS)(function)
     _ANNOUNCED[dispatcher] = function.__name__
     return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A function to be called by compiled ones of the same file, and compiled into them."""
+    return numba.njit(forceinline=True, **OPTIONS)(inspect.unwrap(function))
 
 
 _ANNOUNCED: dict[Any, str] = {}

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
-from peergrid.grid.compiled import OPTIONS, compiled
+from peergrid.grid.compiled import compiled, inlined
 
 # --- Lanes: eight numbers in one register, with the operators of one number.
 
@@ -261,19 +261,25 @@ def _choose_n_lanes(array):
     return (lambda array: LANES) if array.ndim == 3 else (lambda array: 1)
 
 
+@inlined
+def _put_in_lane(array, i, f, lane, x):
+    array[i, f, lane] = x
+
+
+@inlined
+def _put(array, i, f, x):
+    array[i, f] = x
+
+
 def put(array, i, f, lane, x):
     """Write field f of row i in one lane."""
 
 
 @overload(put)
 def _choose_put(array, i, f, lane, x):
-    def in_lane(array, i, f, lane, x):
-        array[i, f, lane] = x
-
-    def alone(array, i, f, lane, x):
-        array[i, f] = x
-
-    return in_lane if array.ndim == 3 else alone
+    if array.ndim == 3:
+        return lambda array, i, f, lane, x: _put_in_lane(array, i, f, lane, x)
+    return lambda array, i, f, lane, x: _put(array, i, f, x)
 
 
 def get(array, i, f, lane):
@@ -384,12 +390,10 @@ class Point(NamedTuple):
     row: Any  # [row, field]
 
 
-_inner = njit(forceinline=True, **OPTIONS)
-
 # --- Bounds and cones.
 
 
-@_inner
+@inlined
 def open_bound(a, i, b, slack):
     """Curvature z / s that a bound adds; keeps 1 / s and 1 / z."""
     z = ld(a, i, b + Z)
@@ -399,13 +403,13 @@ def open_bound(a, i, b, slack):
     return z * z * inverse
 
 
-@_inner
+@inlined
 def push(a, i, b, smu):
     """Force of a bound away from it, beyond its curvature, in the corrector."""
     return smu * ld(a, i, b + INV_S) - ld(a, i, b + K)
 
 
-@_inner
+@inlined
 def bound_step(a, i, b, ds, smu, corrector):
     """Inverse of the longest step that keeps slack and multiplier positive, and ds dz."""
     w = ds * ld(a, i, b + INV_S)
@@ -419,7 +423,7 @@ def bound_step(a, i, b, ds, smu, corrector):
     return larger(-w, -dz * ld(a, i, b + INV_Z)), ds * dz
 
 
-@_inner
+@inlined
 def move_bound(a, i, b, alpha, slack):
     """Move the multiplier; its share of the gap."""
     z = ld(a, i, b + Z) + alpha * ld(a, i, b + K)
@@ -427,7 +431,7 @@ def move_bound(a, i, b, alpha, slack):
     return z * slack
 
 
-@_inner
+@inlined
 def open_cone(a, i, c, p, q, l, v):
     """Scaling of Nesterov and Todd: H = h (2 a a' + 2 (eP eP' + eQ eQ') - (el ev' + ev el')) takes ds to -dz."""
     z_p, z_q, z_l, z_v = ld(a, i, c + ZP), ld(a, i, c + ZQ), ld(a, i, c + ZL), ld(a, i, c + ZV)
@@ -449,7 +453,7 @@ def open_cone(a, i, c, p, q, l, v):
     return a0, a1, a2, a3, h
 
 
-@_inner
+@inlined
 def centre_cone(a, i, c, p, q, l, v, smu):
     """Add the pull towards the central path to the second-order terms."""
     rs = ld(a, i, c + INV_NS)
@@ -460,7 +464,7 @@ def centre_cone(a, i, c, p, q, l, v, smu):
     st(a, i, c + KV, ld(a, i, c + KV) + pull * l)
 
 
-@_inner
+@inlined
 def second_order(a0, a1, a2, a3, h, rs, rz, z_p, z_q, z_l, z_v, dp, dq, dl, dv):
     """T' W^-1 (lambda \\ (y o y)) with y = W^-1 T ds: what the predictor neglected, in the cone's own coordinates."""
     two, half = 1.4142135623730951, 0.7071067811865476
@@ -487,7 +491,7 @@ def second_order(a0, a1, a2, a3, h, rs, rz, z_p, z_q, z_l, z_v, dp, dq, dl, dv):
     return two * t1, two * t2, (t0 - t3) * half, (t0 + t3) * half
 
 
-@_inner
+@inlined
 def to_boundary(p, q, l, v, dp, dq, dl, dv, quarter, by_det):
     """Inverse of the step at which v l - quarter (p^2 + q^2) vanishes; by_det: the inverse of what it is now."""
     now = v * l - quarter * (p * p + q * q)
@@ -496,7 +500,7 @@ def to_boundary(p, q, l, v, dp, dq, dl, dv, quarter, by_det):
     return (root(larger(half * half - full * now, 0.0 * now)) - half) * by_det
 
 
-@_inner
+@inlined
 def cone_step(a, i, c, p, q, l, v, dp, dq, dl, dv, corrector):
     """Inverse of the longest step that keeps s and z inside their cones, and ds'dz."""
     a0, a1, a2, a3 = ld(a, i, c + A0), ld(a, i, c + A1), ld(a, i, c + A2), ld(a, i, c + A3)
@@ -525,7 +529,7 @@ def cone_step(a, i, c, p, q, l, v, dp, dq, dl, dv, corrector):
     return larger(of_s, of_z), dp * e_p + dq * e_q + dl * e_l + dv * e_v
 
 
-@_inner
+@inlined
 def move_cone(a, i, c, alpha, p, q, l, v):
     """Move the multiplier; its share of the gap."""
     z_p, z_q = ld(a, i, c + ZP) + alpha * ld(a, i, c + KP), ld(a, i, c + ZQ) + alpha * ld(a, i, c + KQ)
@@ -546,13 +550,13 @@ def move_cone(a, i, c, alpha, p, q, l, v):
 # so that row i of the factors ends where `reach` says.
 
 
-@_inner
+@inlined
 def reach(i, size, n_y):
     """One past the last column that row i of the matrix touches."""
     return size - n_y + min(i, n_y)
 
 
-@_inner
+@inlined
 def gather(w, tree, j, smu, corrector):
     """The flexible injections of bus j: S = sum c c' / D, and what they add to right-hand side and balances."""
     d = w.device
@@ -577,7 +581,7 @@ def gather(w, tree, j, smu, corrector):
     return s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q
 
 
-@_inner
+@inlined
 def backward(w, tree, lossless, corrector):
     """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone.
 
@@ -694,7 +698,7 @@ def backward(w, tree, lossless, corrector):
     return worst
 
 
-@_inner
+@inlined
 def fill(w, t, tree, j, lossless, v_a, l):
     """The upper triangle of the matrix of line j: x, y, the sending bus's voltages and y."""
     b, k = w.bus, w.block
@@ -816,7 +820,7 @@ def _factorise(typing_context: Any, t: Any, factor: Any, j: Any, lossless: Any) 
     return types.none(t, factor, j, lossless), generate
 
 
-@_inner
+@inlined
 def eliminate(w, t, j, a, lossless):
     """Factorise x and y out of the matrix of line j and add what stays to the block of its sending bus."""
     m, p = in_both(lossless, 5, 9), in_both(lossless, 3, 6)
@@ -826,7 +830,7 @@ def eliminate(w, t, j, a, lossless):
             st(w.block, a, i * p + c, ld(w.block, a, i * p + c) + ld(t, m + i, m + c))
 
 
-@_inner
+@inlined
 def directions(w, tree, j, lossless):
     """Directions of line j and its receiving bus, given those of its sending bus."""
     b, t = w.bus, scratch(w.bus)
@@ -863,7 +867,7 @@ def directions(w, tree, j, lossless):
         st(b, j, NHQ, ld(t, 0, n_x + 3))
 
 
-@_inner
+@inlined
 def directions_at_root(w, lossless):
     """New multipliers at the substation, whose voltage is given."""
     b, k = w.bus, w.block
@@ -881,14 +885,14 @@ def directions_at_root(w, lossless):
         st(b, 0, DVH, 0.0)
 
 
-@_inner
+@inlined
 def direction_of_injection(w, i, price_p, price_q):
     """How far a flexible injection moves at its bus's new prices."""
     d = w.device
     return (ld(d, i, CP) * price_p + ld(d, i, CQ) * price_q + ld(d, i, FORCE)) * ld(d, i, INVERSE)
 
 
-@_inner
+@inlined
 def forward(w, tree, lossless, corrector):
     """Substation to leaves: directions; the inverse of the longest step, and the sum of ds dz."""
     b, d = w.bus, w.device
@@ -937,7 +941,7 @@ def forward(w, tree, lossless, corrector):
     return inverse, cross
 
 
-@_inner
+@inlined
 def move(w, tree, lossless, alpha):
     """Take the step; gap, cost, and the residuals of the linear constraints at the new point."""
     b, d = w.bus, w.device
@@ -989,7 +993,7 @@ def move(w, tree, lossless, alpha):
     return gap, cost
 
 
-@_inner
+@inlined
 def residuals(b, tree, j, lossless):
     """What line j adds to the balances of its ends, but for the injections, and its voltage drop."""
     a = tree.parent[j]
@@ -1012,7 +1016,7 @@ def residuals(b, tree, j, lossless):
 # --- Problems in and out of a workspace.
 
 
-@_inner
+@inlined
 def load(w, tree, given, row, lane, lossless):
     """Put a problem and its starting point into a lane: inside every bound and cone, balances not yet met."""
     b, d = w.bus, w.device
@@ -1115,14 +1119,14 @@ def load(w, tree, given, row, lane, lossless):
     put(b, n, INFEASIBLE, lane, 1.0)
 
 
-@_inner
+@inlined
 def inside(p, q, l, v):
     """The factor that brings a flow well into its cone."""
     most = 0.5 * l * v
     return 1.0 if p * p + q * q <= most else np.sqrt(most / (p * p + q * q))
 
 
-@_inner
+@inlined
 def start_cone(b, j, c, lane, p, q, l, v):
     """Put the multiplier on the central path; its share of the gap."""
     by_det = FIRST_MU / (2.0 * (v * l - p * p - q * q))
@@ -1133,7 +1137,7 @@ def start_cone(b, j, c, lane, p, q, l, v):
     return FIRST_MU
 
 
-@_inner
+@inlined
 def residuals_of_lane(b, tree, j, lane, lossless):
     """As `residuals`, in one lane."""
     a = tree.parent[j]
@@ -1154,7 +1158,7 @@ def residuals_of_lane(b, tree, j, lane, lossless):
         put(b, j, GV, lane, get(b, a, VH, lane) - 2.0 * (r * p + x * q) - get(b, j, VH, lane))
 
 
-@_inner
+@inlined
 def unload(w, point, row, lane, lossless):
     """Copy the point of a lane to its row."""
     for j in range(w.bus.shape[0] - 1):
@@ -1168,7 +1172,7 @@ def unload(w, point, row, lane, lossless):
             point.device[row, f, i] = get(w.device, i, OF_DEVICE[f], lane)
 
 
-@_inner
+@inlined
 def iterate(w, tree, lossless):
     """One step towards the optimum: predict, choose how much to centre, correct, move."""
     b = w.bus
@@ -1189,7 +1193,7 @@ def iterate(w, tree, lossless):
     st(b, n, DUAL_LEFT, ld(b, n, DUAL_LEFT) * (1.0 - alpha))
 
 
-@_inner
+@inlined
 def n_complementary(tree, lossless):
     """Number of bounds and cones."""
     n = tree.parent.shape[0]
