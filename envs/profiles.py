@@ -221,11 +221,14 @@ class SyntheticProfiles:
         rows = _rows(shape, day, self.n_days)
         noise = self._noise(shape, rng)
 
+        def over_day(hourly: tuple[float, ...]) -> Float[np.ndarray, " interval"]:
+            return _interpolated(tuple(hourly), shape.intervals, shape.step_hours)
+
         load_noise = self.load_common_std * noise.load_common + self.load_bus_std * noise.load_bus
-        load_pu = self.load_scale * _interpolated(np.array(self.load_shape), shape)[:, None] * (1 + load_noise)
+        load_pu = self.load_scale * over_day(self.load_shape)[:, None] * (1 + load_noise)
 
         level = np.exp(self.lmp_level_std * noise.lmp_level - self.lmp_level_std**2 / 2)
-        lmp_day_ahead = self._within_lmp_bounds(_interpolated(np.array(self.lmp_shape), shape) * level)
+        lmp_day_ahead = self._within_lmp_bounds(over_day(self.lmp_shape) * level)
         lmp_real_time = self._within_lmp_bounds(lmp_day_ahead * (1 + self.lmp_deviation_std * noise.lmp_deviation))
 
         kind = self._kind_of_sky(noise.sky)
@@ -236,8 +239,8 @@ class SyntheticProfiles:
         forecast_index = np.clip(index + self.solar_uncertainty * forecast_error, MIN_CLOUD_INDEX, 1.0)
         clear = self._clear_sky_pu(shape.step_hours).ravel()[rows][:, None]
 
-        of_class = np.array([DEMAND_SHAPES[name] for name in shape.demand_class])
-        demand_shape = _interpolated(of_class.reshape(-1, 24).T, shape)
+        of_class = np.array([over_day(DEMAND_SHAPES[name]) for name in shape.demand_class])
+        demand_shape = of_class.reshape(-1, shape.intervals).T
         return Day(
             load_pu=np.clip(load_pu, 0.0, self.max_load_pu),
             pv_pu=clear * index,
@@ -284,7 +287,7 @@ class SyntheticProfiles:
     def _kind_of_sky(self, sky: Float[np.ndarray, "interval 1"]) -> Int[np.ndarray, "interval 1"]:
         """Clear (0), partly cloudy (1) or overcast (2): where a normal variate falls among their probabilities."""
         clear, partly, _ = self.sky_probability
-        quantile = np.vectorize(NormalDist().cdf)(sky)
+        quantile = np.array([[NormalDist().cdf(x)] for x in sky[:, 0].tolist()])
         kind: Int[np.ndarray, "interval 1"] = (quantile >= clear).astype(int) + (quantile >= clear + partly)
         return kind
 
@@ -365,15 +368,15 @@ def _autocorrelated(
     return x
 
 
-def _interpolated(hourly: Float[np.ndarray, "24 *series"], shape: DayShape) -> Float[np.ndarray, "interval *series"]:
-    """Hourly shapes at the middle of each interval, over midnight where the day goes on."""
+@lru_cache(maxsize=64)
+def _interpolated(hourly: tuple[float, ...], intervals: int, step_hours: float) -> Float[np.ndarray, " interval"]:
+    """An hourly shape at the middle of each interval, over midnight where the day goes on."""
     # The mean of an hour stands at its middle, so that hourly intervals get exactly the hourly values.
-    position = (np.arange(shape.intervals) + 0.5) * shape.step_hours - 0.5
+    position = (np.arange(intervals) + 0.5) * step_hours - 0.5
     before = np.floor(position).astype(int)
-    weight = (position - before).reshape(-1, *[1] * (hourly.ndim - 1))
-    curve: Float[np.ndarray, "interval *series"] = (1 - weight) * hourly[before % 24] + weight * hourly[
-        (before + 1) % 24
-    ]
+    weight, values = position - before, np.array(hourly)
+    curve: Float[np.ndarray, " interval"] = (1 - weight) * values[before % 24] + weight * values[(before + 1) % 24]
+    curve.setflags(write=False)
     return curve
 
 
