@@ -56,6 +56,8 @@ REGISTER_BYTES = 64
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
 # another dispatch could save, relative to the cost.
 PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED = 1e-7, 1e-6, 1e-8
+# Flows, voltages and injections of a feasible point stay below this, in p.u.
+REACH_PU = 10.0
 # How far lossless voltages and flows may pass their limits before a problem is solved again with those limits.
 LOSSLESS_SLACK = 1e-9
 
@@ -142,7 +144,8 @@ class InteriorPointOpf:
         self._run(given, point, rows, in_lanes, with_lossless=False)
         judge(self._tree, given, point, answer, rows, False)
         if lossless:
-            rows = np.flatnonzero(~(answer.row[:, LOSSLESS_EXCESS] <= LOSSLESS_SLACK))
+            is_open = (answer.row[:, LOSSLESS_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE)
+            rows = np.flatnonzero(is_open)
             self._run(given, point, rows, in_lanes, with_lossless=True)
             judge(self._tree, given, point, answer, rows, True)
         return given, point, answer
@@ -252,7 +255,7 @@ def judge(tree, given, point, answer, rows, with_lossless):
     f_p, f_q, g_p, g_q, v_free = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     for row in rows:
         b, d = point.bus[row], point.device[row]
-        primal, dual, gap, cost, excess = 0.0, 0.0, 0.0, 0.0, -np.inf
+        primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
         # Injections: within bounds, at a marginal cost that is the price.
         for j in range(n):
             f_p[j] = -given.bus[row, LOAD_KW, j] / s
@@ -281,7 +284,8 @@ def judge(tree, given, point, answer, rows, with_lossless):
                 f_q[j] += cq * u
                 if not is_fixed:
                     at_least, at_most = d[AT_LEAST, i], d[AT_MOST, i]
-                    dual = max(dual, abs(marginal - cp * price_p - cq * price_q - at_least + at_most))
+                    worth = cp * price_p + cq * price_q + at_least - at_most
+                    dual, ray = max(dual, abs(marginal - worth)), max(ray, abs(worth))
                     gap += at_least * (u - lo) + at_most * (hi - u)
                     primal = max(primal, lo - u, u - hi)
             g_p[j], g_q[j] = f_p[j], f_q[j]
@@ -318,9 +322,11 @@ def judge(tree, given, point, answer, rows, with_lossless):
             f_q[j] += q - x * l
             f_p[a] -= p
             f_q[a] -= q
-            primal = max(primal, abs(v_a - 2.0 * (r * p + x * q) + z2 * l - v), v_lo - v, p * p + q * q - v_a * l)
-            dual = max(dual, abs(b[LP, a] - b[LP, j] + 2.0 * r * b[DROP, j] - b[CONE_P, j]))
-            dual = max(dual, abs(b[LQ, a] - b[LQ, j] + 2.0 * x * b[DROP, j] - b[CONE_Q, j]))
+            f_v = v_a - 2.0 * (r * p + x * q) + z2 * l - v
+            value -= b[DROP, j] * f_v
+            primal = max(primal, abs(f_v), v_lo - v, p * p + q * q - v_a * l)
+            of_p = b[LP, a] - b[LP, j] + 2.0 * r * b[DROP, j] - b[CONE_P, j]
+            of_q = b[LQ, a] - b[LQ, j] + 2.0 * x * b[DROP, j] - b[CONE_Q, j]
             of_l = r * b[LP, j] + x * b[LQ, j] - z2 * b[DROP, j] - b[CONE_L, j]
             gap += b[CONE_P, j] * p + b[CONE_Q, j] * q + b[CONE_L, j] * l + b[CONE_V, j] * v_a
             gap += b[LOW, j] * (v - v_lo)
@@ -331,18 +337,21 @@ def judge(tree, given, point, answer, rows, with_lossless):
                 of_l += b[RATING, j]
                 gap += b[RATING, j] * (l_max - l)
                 primal = max(primal, l - l_max)
-            dual = max(dual, abs(of_l))
+            worst = max(abs(of_p), abs(of_q), abs(of_l))
+            dual, ray = max(dual, worst), max(ray, worst)
             if with_lossless:
                 v_free[j] = b[VH, j]
                 g_p[j] += p_hat
                 g_q[j] += q_hat
                 g_p[a] -= p_hat
                 g_q[a] -= q_hat
-                primal = max(primal, abs(v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]))
-                h_p, h_q = (b[HP, a], b[HQ, a]) if a > 0 else (0.0, 0.0)
-                dual = max(dual, abs(h_p - b[HP, j] + 2.0 * r * b[DROP_HAT, j] - b[HAT_P, j]))
-                dual = max(dual, abs(h_q - b[HQ, j] + 2.0 * x * b[DROP_HAT, j] - b[HAT_Q, j]))
-                primal = max(primal, v_free[j] - v_hi)
+                f_v = v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]
+                value -= b[DROP_HAT, j] * f_v
+                primal = max(primal, abs(f_v), v_free[j] - v_hi)
+                of_p = b[HP, a] - b[HP, j] + 2.0 * r * b[DROP_HAT, j] - b[HAT_P, j]
+                of_q = b[HQ, a] - b[HQ, j] + 2.0 * x * b[DROP_HAT, j] - b[HAT_Q, j]
+                worst = max(abs(of_p), abs(of_q))
+                dual, ray = max(dual, worst), max(ray, worst)
                 gap += b[HIGH, j] * (v_hi - v_free[j])
                 if tree.rated[j]:
                     gap += b[HAT_P, j] * p_hat + b[HAT_Q, j] * q_hat + b[HAT_L, j] * l_max + b[HAT_V, j] * v_a
@@ -361,15 +370,22 @@ def judge(tree, given, point, answer, rows, with_lossless):
             # Of Ph^2 + Qh^2 - l_max v <= 0, from the cone's multiplier along v.
             answer.bus[row, 9, j] = b[HAT_V, j] / l_max * money * s
         for j in range(n):
+            value -= b[LP, j] * f_p[j] + b[LQ, j] * f_q[j]
             primal = max(primal, abs(f_p[j]), abs(f_q[j]))
             if with_lossless and j > 0:
+                value -= b[HP, j] * g_p[j] + b[HQ, j] * g_q[j]
                 primal = max(primal, abs(g_p[j]), abs(g_q[j]))
+        value -= gap
         gap /= max(1.0, abs(cost) / (money * s))
-        answer.row[row, PRIMAL], answer.row[row, DUAL], answer.row[row, GAP] = primal, dual / largest, gap
-        answer.row[row, LOSSLESS_EXCESS], answer.row[row, COST] = excess, cost
         # Written so that NaN fails.
         is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
-        answer.status[row] = OPTIMAL if is_optimal else INACCURATE
+        # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
+        # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
+        is_infeasible = not is_optimal and value > REACH_PU * (n + len(d[U])) * ray
+        answer.status[row] = OPTIMAL if is_optimal else INFEASIBLE if is_infeasible else INACCURATE
+        answer.row[row, PRIMAL], answer.row[row, DUAL], answer.row[row, GAP] = primal, dual / largest, gap
+        answer.row[row, LOSSLESS_EXCESS] = excess if is_optimal else np.inf
+        answer.row[row, COST] = cost
         if not is_optimal:
             answer.device[row] = 0.0
             answer.bus[row] = 0.0

@@ -334,6 +334,8 @@ ITERATIONS, GAP_LEFT, COST_PU, HAS_CONVERGED = range(4)
 TYPICAL_PRICE_PER_KWH = 0.1
 LARGEST_RATING_PU = 100.0
 NARROWEST_PU = 1e-10
+# Multipliers grow without end where no point is feasible.
+HOPELESS_GAP = 1e10
 # The start: complementarity, squared current and price of power.
 FIRST_MU, FIRST_L, FIRST_PRICE = 0.4, 1.0, 1.0
 
@@ -1232,7 +1234,7 @@ def solve(w, tree, given, point, rows, lossless, most_iterations, tolerance):
                 and get(b, n, INFEASIBLE, lane) <= 10.0 * tolerance
                 and get(b, n, DUAL_LEFT, lane) <= tolerance
             )
-            if not converged and count[lane] < most_iterations and np.isfinite(gap):
+            if not converged and count[lane] < most_iterations and gap < HOPELESS_GAP:
                 continue
             unload(w, point, row, lane, lossless)
             point.row[row, ITERATIONS] = count[lane]
