@@ -41,14 +41,20 @@ from peergrid.grid.opf.kernel import (
     V_MIN_PU,
     Given,
     Point,
+    Settings,
     Tree,
     Workspace,
     solve,
 )
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 
-TOLERANCE = 1e-9
-MOST_ITERATIONS = 60
+# Tried in turn, on the problems that the attempt before left short of what is accepted.
+ATTEMPTS = (
+    Settings(tolerance=1e-9, most_iterations=60, proximal=1e-3, device_proximal=1e-4),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-4),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-2, device_proximal=1e-4),
+)
 # Eight problems side by side on more buses than this fall out of the processor's cache, and gain nothing.
 MOST_BUSES_IN_LANES = 1500
 REGISTER_BYTES = 64
@@ -140,26 +146,33 @@ class InteriorPointOpf:
         )
         in_lanes = n_row > 1 and n <= MOST_BUSES_IN_LANES
         lossless = self.upper_voltage is UpperVoltage.LOSSLESS
-        rows = np.arange(n_row)
-        self._run(given, point, rows, in_lanes, with_lossless=False)
-        judge(self._tree, given, point, answer, rows, False)
+        self._attempt(given, point, answer, np.arange(n_row), in_lanes, with_lossless=False)
         if lossless:
             is_open = (answer.row[:, LOSSLESS_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE)
-            rows = np.flatnonzero(is_open)
-            self._run(given, point, rows, in_lanes, with_lossless=True)
-            judge(self._tree, given, point, answer, rows, True)
+            self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
         return given, point, answer
 
-    def _run(self, given: Given, point: Point, rows: np.ndarray, in_lanes: bool, with_lossless: bool) -> None:
-        """Solve the problems of `rows`, divided among the threads in advance."""
-        if not len(rows):
-            return
+    def _attempt(
+        self, given: Given, point: Point, answer: Answer, rows: np.ndarray, in_lanes: bool, with_lossless: bool
+    ) -> None:
+        """Solve the problems of `rows`, and those that come out inaccurate once more."""
+        for settings in ATTEMPTS:
+            if not len(rows):
+                break
+            self._run(given, point, rows, in_lanes, with_lossless, settings)
+            judge(self._tree, given, point, answer, rows, with_lossless)
+            rows = rows[answer.status[rows] == INACCURATE]
+
+    def _run(
+        self, given: Given, point: Point, rows: np.ndarray, in_lanes: bool, with_lossless: bool, settings: Settings
+    ) -> None:
+        """Run the kernel on `rows`, divided among the threads in advance."""
         flag = 1 if with_lossless else None
 
         def run(part: np.ndarray) -> None:
             idle = self._idle.setdefault((in_lanes, with_lossless), [])
             workspace = idle.pop() if idle else _workspace(self._tree, in_lanes, with_lossless)
-            solve(workspace, self._tree, given, point, part, flag, MOST_ITERATIONS, TOLERANCE)
+            solve(workspace, self._tree, given, point, part, flag, settings)
             idle.append(workspace)
 
         parts = np.array_split(rows, min(self.threads, len(rows)))

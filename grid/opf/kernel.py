@@ -339,12 +339,20 @@ HOPELESS_GAP = 1e10
 # The start: complementarity, squared current and price of power.
 FIRST_MU, FIRST_L, FIRST_PRICE = 0.4, 1.0, 1.0
 
-# On the directions of P and Q: keeps the pivots of cones that carry no force from vanishing. It doesn't move the
-# solution, as directions vanish there. 1e-6 and less let a few solves in a thousand stall.
-PROXIMAL = 1e-4
-# The same for injections without a cost of their own, inside their bounds.
-DEVICE_PROXIMAL = 1e-6
 TO_BOUNDARY = 0.985
+
+
+class Settings(NamedTuple):
+    """How a problem is solved."""
+
+    tolerance: float
+    """Of the gap relative to the cost; ten times that for balances and voltage drops, in p.u."""
+    most_iterations: int
+    proximal: float
+    """On the directions of P and Q: keeps the pivots of cones that carry no force from vanishing. It doesn't move the
+    solution, as directions vanish there; too little and rounding spoils the balances, too much and steps shorten."""
+    device_proximal: float
+    """The same for injections without a quadratic cost, inside their bounds."""
 
 
 class Workspace(NamedTuple):
@@ -559,36 +567,32 @@ def reach(i, size, n_y):
 
 
 @inlined
-def gather(w, tree, j, smu, corrector):
-    """The flexible injections of bus j: S = sum c c' / D, and what they add to right-hand side and balances."""
+def gather(w, tree, settings, j, smu, corrector):
+    """The flexible injections of bus j: S = sum c c' / D, and what they add to the right-hand side."""
     d = w.device
     zero = 0.0 * smu
-    s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q = zero, zero, zero, zero, zero, zero, zero
+    s_pp, s_pq, s_qq, r_p, r_q = zero, zero, zero, zero, zero
     for i in range(tree.first[j], tree.first[j + 1]):
         cp, cq = ld(d, i, CP), ld(d, i, CQ)
         if corrector is None:
             u = ld(d, i, U)
             a = ld(d, i, A)
             curvature = open_bound(d, i, AT_LEAST, u - ld(d, i, LEAST)) + open_bound(d, i, AT_MOST, ld(d, i, MOST) - u)
-            by_d = 1.0 / (a + curvature + DEVICE_PROXIMAL)
+            by_d = 1.0 / (a + curvature + settings.device_proximal)
             force = -(a * u + ld(d, i, B))
             st(d, i, INVERSE, by_d)
             s_pp, s_pq, s_qq = s_pp + cp * cp * by_d, s_pq + cp * cq * by_d, s_qq + cq * cq * by_d
-            u_p, u_q = u_p + cp * u, u_q + cq * u
         else:
             by_d = ld(d, i, INVERSE)
             force = ld(d, i, FORCE) + push(d, i, AT_LEAST, smu) - push(d, i, AT_MOST, smu)
         st(d, i, FORCE, force)
         r_p, r_q = r_p + cp * force * by_d, r_q + cq * force * by_d
-    return s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q
+    return s_pp, s_pq, s_qq, r_p, r_q
 
 
 @inlined
-def backward(w, tree, lossless, corrector):
-    """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone.
-
-    Returns the largest residual of the linear constraints (predictor).
-    """
+def backward(w, tree, settings, lossless, corrector):
+    """Leaves to substation: scaling, factors and the predictor's right-hand side, or the corrector's alone."""
     b, k, t = w.bus, w.block, scratch(w.bus)
     n = tree.parent.shape[0]
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
@@ -596,19 +600,14 @@ def backward(w, tree, lossless, corrector):
     size, rhs, yy = m + p, p * p, n_v * (p + 1)
     zero = 0.0 * ld(b, n, GAP)
     smu = zero if corrector is None else ld(b, n, CENTRING)
-    worst = zero
     for i in range(p):
         st(k, 0, rhs + i, 0.0)
         if corrector is None:
             for c in range(p):
                 st(k, 0, i * p + c, 0.0)
     for j in range(n - 1, -1, -1):
-        s_pp, s_pq, s_qq, r_p, r_q, u_p, u_q = gather(w, tree, j, smu, corrector)
+        s_pp, s_pq, s_qq, r_p, r_q = gather(w, tree, settings, j, smu, corrector)
         if corrector is None:
-            f_p, f_q = ld(b, j, FP) + u_p, ld(b, j, FQ) + u_q
-            worst = larger(larger(larger(larger(worst, f_p), -f_p), f_q), -f_q)
-            st(b, j, FP, f_p)
-            st(b, j, FQ, f_q)
             st(k, j, yy, ld(k, j, yy) - s_pp)
             st(k, j, yy + 1, ld(k, j, yy + 1) - s_pq)
             st(k, j, yy + p + 1, ld(k, j, yy + p + 1) - s_qq)
@@ -623,8 +622,6 @@ def backward(w, tree, lossless, corrector):
         # The injections enter the lossless balances as well, and the voltage bounds join the block.
         if lossless is not None:
             if corrector is None:
-                st(b, j, GP, ld(b, j, GP) + u_p)
-                st(b, j, GQ, ld(b, j, GQ) + u_q)
                 for o in (yy + 2, yy + 2 * (p + 1)):
                     st(k, j, o, ld(k, j, o) - s_pp)
                     st(k, j, o + 1, ld(k, j, o + 1) - s_pq)
@@ -646,16 +643,14 @@ def backward(w, tree, lossless, corrector):
             if lossless is None:
                 r_v = r_v + r_h
         f_v = ld(b, j, FV)
-        worst = larger(larger(worst, f_v), -f_v)
         e_v = ld(k, j, rhs) + r_v - n_vv * f_v
         if lossless is not None:
             g_v = ld(b, j, GV)
-            worst = larger(larger(worst, g_v), -g_v)
             n_vh, n_hh = ld(k, j, 1), ld(k, j, p + 1)
             e_v = e_v - n_vh * g_v
             e_h = ld(k, j, rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
         if corrector is None:
-            fill(w, t, tree, j, lossless, v_a, l)
+            fill(w, t, tree, settings, j, lossless, v_a, l)
         # The right-hand side, in the column after the matrix.
         if corrector is None:
             k_p, k_q, k_l, k_v = zero, zero, zero, zero
@@ -697,11 +692,10 @@ def backward(w, tree, lossless, corrector):
             for i in range(p):
                 for c in range(i, p):
                     st(k, j, i * p + c, 0.0)
-    return worst
 
 
 @inlined
-def fill(w, t, tree, j, lossless, v_a, l):
+def fill(w, t, tree, settings, j, lossless, v_a, l):
     """The upper triangle of the matrix of line j: x, y, the sending bus's voltages and y."""
     b, k = w.bus, w.block
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
@@ -723,21 +717,21 @@ def fill(w, t, tree, j, lossless, v_a, l):
     st(t, 0, 0, h_ll)
     st(t, 0, 1, h2 * a2 * a0)
     st(t, 0, 2, h2 * a2 * a1)
-    st(t, 1, 1, h2 * (a0 * a0 + 1.0) + PROXIMAL)
+    st(t, 1, 1, h2 * (a0 * a0 + 1.0) + settings.proximal)
     st(t, 1, 2, h2 * a0 * a1)
-    st(t, 2, 2, h2 * (a1 * a1 + 1.0) + PROXIMAL)
+    st(t, 2, 2, h2 * (a1 * a1 + 1.0) + settings.proximal)
     st(t, 0, m, h2 * a2 * a3 - h)
     st(t, 1, m, h2 * a0 * a3)
     st(t, 2, m, h2 * a1 * a3)
     if lossless is not None:
-        st(t, 3, 3, zero + PROXIMAL)
-        st(t, 4, 4, zero + PROXIMAL)
+        st(t, 3, 3, zero + settings.proximal)
+        st(t, 4, 4, zero + settings.proximal)
         if tree.rated[j]:
             g0, g1, _, g3, g = open_cone(b, j, FLOW_HAT, ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX), v_a)
             g = 2.0 * g
-            st(t, 3, 3, g * (g0 * g0 + 1.0) + PROXIMAL)
+            st(t, 3, 3, g * (g0 * g0 + 1.0) + settings.proximal)
             st(t, 3, 4, g * g0 * g1)
-            st(t, 4, 4, g * (g1 * g1 + 1.0) + PROXIMAL)
+            st(t, 4, 4, g * (g1 * g1 + 1.0) + settings.proximal)
             st(t, 3, m, g * g0 * g3)
             st(t, 4, m, g * g1 * g3)
             h_vv = h_vv + g * g3 * g3
@@ -945,26 +939,28 @@ def forward(w, tree, lossless, corrector):
 
 @inlined
 def move(w, tree, lossless, alpha):
-    """Take the step; gap, cost, and the residuals of the linear constraints at the new point."""
+    """Take the step; gap, cost, and the largest residual of the linear constraints at the new point."""
     b, d = w.bus, w.device
     n = tree.parent.shape[0]
-    gap, cost = 0.0 * alpha, 0.0 * alpha
+    gap, cost, worst = 0.0 * alpha, 0.0 * alpha, 0.0 * alpha
     for j in range(n):
+        f_p, f_q = -ld(b, j, P_LOAD), -ld(b, j, Q_LOAD)
         for i in range(tree.first[j], tree.first[j + 1]):
             u = ld(d, i, U) + alpha * ld(d, i, DU)
             st(d, i, U, u)
             gap = gap + move_bound(d, i, AT_LEAST, alpha, u - ld(d, i, LEAST))
             gap = gap + move_bound(d, i, AT_MOST, alpha, ld(d, i, MOST) - u)
             cost = cost + (0.5 * ld(d, i, A) * u + ld(d, i, B)) * u
+            f_p, f_q = f_p + ld(d, i, CP) * u, f_q + ld(d, i, CQ) * u
         st(b, j, LP, ld(b, j, LP) + alpha * (ld(b, j, NP) - ld(b, j, LP)))
         st(b, j, LQ, ld(b, j, LQ) + alpha * (ld(b, j, NQ) - ld(b, j, LQ)))
-        st(b, j, FP, -ld(b, j, P_LOAD))
-        st(b, j, FQ, -ld(b, j, Q_LOAD))
+        st(b, j, FP, f_p)
+        st(b, j, FQ, f_q)
         if lossless is not None:
             st(b, j, HP, ld(b, j, HP) + alpha * (ld(b, j, NHP) - ld(b, j, HP)))
             st(b, j, HQ, ld(b, j, HQ) + alpha * (ld(b, j, NHQ) - ld(b, j, HQ)))
-            st(b, j, GP, -ld(b, j, P_LOAD))
-            st(b, j, GQ, -ld(b, j, Q_LOAD))
+            st(b, j, GP, f_p)
+            st(b, j, GQ, f_q)
         if j == 0:
             continue
         a = tree.parent[j]
@@ -992,12 +988,24 @@ def move(w, tree, lossless, alpha):
                 gap = gap + move_cone(b, j, FLOW_HAT, alpha, p, q, ld(b, j, L_MAX), v_a)
         gap = gap + move_bound(b, j, HIGH, alpha, ld(b, j, V_MAX) - v)
         residuals(b, tree, j, lossless)
-    return gap, cost
+    for j in range(n):
+        worst = largest(worst, ld(b, j, FP), ld(b, j, FQ))
+        if j > 0:
+            worst = largest(worst, ld(b, j, FV), 0.0 * worst)
+            if lossless is not None:
+                worst = largest(largest(worst, ld(b, j, GP), ld(b, j, GQ)), ld(b, j, GV), 0.0 * worst)
+    return gap, cost, worst
+
+
+@inlined
+def largest(found, x, y):
+    """The largest magnitude."""
+    return larger(larger(larger(larger(found, x), -x), y), -y)
 
 
 @inlined
 def residuals(b, tree, j, lossless):
-    """What line j adds to the balances of its ends, but for the injections, and its voltage drop."""
+    """What line j adds to the balances of its ends, and its voltage drop."""
     a = tree.parent[j]
     r, x = tree.r[j], tree.x[j]
     p, q, l = ld(b, j, P), ld(b, j, Q), ld(b, j, L)
@@ -1065,6 +1073,8 @@ def load(w, tree, given, row, lane, lossless):
         # What the bus draws, to be summed to flows, in fields that the first direction overwrites.
         put(b, j, DP, lane, p_load - p_flex)
         put(b, j, DQ, lane, q_load - q_flex)
+        put(b, j, FP, lane, p_flex - p_load)
+        put(b, j, FQ, lane, q_flex - q_load)
         lo, hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
         v = 0.5 * (lo + hi) if j > 0 else given.source[row] ** 2
         put(b, j, V, lane, v)
@@ -1078,6 +1088,8 @@ def load(w, tree, given, row, lane, lossless):
             put(b, j, VH, lane, v)
             put(b, j, HP, lane, 0.0)
             put(b, j, HQ, lane, 0.0)
+            put(b, j, GP, lane, p_flex - p_load)
+            put(b, j, GQ, lane, q_flex - q_load)
     for j in range(n - 1, 0, -1):
         a = tree.parent[j]
         put(b, a, DP, lane, get(b, a, DP, lane) + get(b, j, DP, lane))
@@ -1105,14 +1117,8 @@ def load(w, tree, given, row, lane, lossless):
                 gap += start_cone(b, j, FLOW_HAT, lane, p, q, l_max, v_a)
             put(b, j, PH, lane, p)
             put(b, j, QH, lane, q)
-    for j in range(n):
-        put(b, j, FP, lane, -get(b, j, P_LOAD, lane))
-        put(b, j, FQ, lane, -get(b, j, Q_LOAD, lane))
-        if lossless is not None:
-            put(b, j, GP, lane, -get(b, j, P_LOAD, lane))
-            put(b, j, GQ, lane, -get(b, j, Q_LOAD, lane))
-        if j > 0:
-            residuals_of_lane(b, tree, j, lane, lossless)
+    for j in range(1, n):
+        residuals_of_lane(b, tree, j, lane, lossless)
     put(b, n, GAP, lane, gap)
     put(b, n, CONSTANT, lane, constant)
     put(b, n, DUAL_LEFT, lane, 1.0)
@@ -1175,23 +1181,23 @@ def unload(w, point, row, lane, lossless):
 
 
 @inlined
-def iterate(w, tree, lossless):
+def iterate(w, tree, settings, lossless):
     """One step towards the optimum: predict, choose how much to centre, correct, move."""
     b = w.bus
     n = tree.parent.shape[0]
-    infeasible = backward(w, tree, lossless, None)
+    backward(w, tree, settings, lossless, None)
     inverse, cross = forward(w, tree, lossless, None)
     gap = ld(b, n, GAP)
     step = 1.0 / larger(inverse, 1.0)
     left = larger(((1.0 - step) * gap + step * step * cross) / gap, 0.0)
     st(b, n, CENTRING, left * left * left * gap * (1.0 / n_complementary(tree, lossless)))
-    backward(w, tree, lossless, 1)
+    backward(w, tree, settings, lossless, 1)
     inverse, cross = forward(w, tree, lossless, 1)
     alpha = 1.0 / larger(inverse * (1.0 / TO_BOUNDARY), 1.0)
-    gap, cost = move(w, tree, lossless, alpha)
+    gap, cost, infeasible = move(w, tree, lossless, alpha)
     st(b, n, GAP, gap)
     st(b, n, COST, cost)
-    st(b, n, INFEASIBLE, infeasible * (1.0 - alpha))
+    st(b, n, INFEASIBLE, infeasible)
     st(b, n, DUAL_LEFT, ld(b, n, DUAL_LEFT) * (1.0 - alpha))
 
 
@@ -1203,7 +1209,7 @@ def n_complementary(tree, lossless):
 
 
 @compiled
-def solve(w, tree, given, point, rows, lossless, most_iterations, tolerance):
+def solve(w, tree, given, point, rows, lossless, settings):
     """Solve the problems of `rows`, lane by lane: a lane that has converged takes the next problem.
 
     Rounding aside, lanes never touch each other, so an answer does not depend on its neighbours.
@@ -1212,29 +1218,33 @@ def solve(w, tree, given, point, rows, lossless, most_iterations, tolerance):
     n = tree.parent.shape[0]
     lanes = n_lanes(b)
     row_of = np.full(lanes, -1)
-    count = np.zeros(lanes)
+    count, last_infeasible = np.zeros(lanes), np.zeros(lanes)
     taken = 0
     for lane in range(lanes):
         load(w, tree, given, rows[min(taken, len(rows) - 1)], lane, lossless)
+        last_infeasible[lane] = np.inf
         if taken < len(rows):
             row_of[lane] = rows[taken]
             taken += 1
     active = taken
     while active > 0:
-        iterate(w, tree, lossless)
+        iterate(w, tree, settings, lossless)
         for lane in range(lanes):
             row = row_of[lane]
             if row < 0:
                 continue
             count[lane] += 1.0
-            gap = get(b, n, GAP, lane)
+            gap, infeasible = get(b, n, GAP, lane), get(b, n, INFEASIBLE, lane)
             cost = get(b, n, COST, lane) + get(b, n, CONSTANT, lane)
+            # Where rounding stops the balances short of the tolerance, that is as good as it gets.
+            is_feasible = infeasible <= 10.0 * settings.tolerance or 2.0 * infeasible > last_infeasible[lane]
+            last_infeasible[lane] = infeasible
             converged = (
-                gap <= tolerance * max(1.0, abs(cost))
-                and get(b, n, INFEASIBLE, lane) <= 10.0 * tolerance
-                and get(b, n, DUAL_LEFT, lane) <= tolerance
+                gap <= settings.tolerance * max(1.0, abs(cost))
+                and get(b, n, DUAL_LEFT, lane) <= settings.tolerance
+                and is_feasible
             )
-            if not converged and count[lane] < most_iterations and gap < HOPELESS_GAP:
+            if not converged and count[lane] < settings.most_iterations and gap < HOPELESS_GAP:
                 continue
             unload(w, point, row, lane, lossless)
             point.row[row, ITERATIONS] = count[lane]
@@ -1243,7 +1253,7 @@ def solve(w, tree, given, point, rows, lossless, most_iterations, tolerance):
             point.row[row, HAS_CONVERGED] = 1.0 if converged else 0.0
             if taken < len(rows):
                 load(w, tree, given, rows[taken], lane, lossless)
-                row_of[lane], count[lane] = rows[taken], 0.0
+                row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0.0, np.inf
                 taken += 1
             else:
                 row_of[lane] = -1
