@@ -1,19 +1,26 @@
-"""Who trades with whom: mechanisms turn offers into contracts that balance.
+"""Who trades with whom: offers are cleared into balanced contracts.
 
-Whatever the mechanism, a contract is never larger than its offer, nor of the other direction. All but `direct` respect
-limit prices: nobody sells below or buys above their own. The order in which agents are listed plays no part.
+What is sold sums to what is bought, and nobody trades more than it offers. Except for `direct`, sellers never get less
+than their limit price and buyers never pay more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.grid.compiled import compiled, inlined
+
 # The same quantities summed in another order differ by rounding: below this share of the volume, nothing is traded.
 _ROUNDING = 1e-13
+
+_Row = Float[np.ndarray, " agent"]
+_Rows = Float[np.ndarray, "row agent"]
+_Lmp = Float[np.ndarray, " row"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,26 +54,7 @@ def call_auction(offers: Offers) -> Contracts:
     accepted asks and accepted bids such that nobody left unserved would rather trade at it: the midpoint of all such
     prices is taken. Where nothing is traded it is the LMP.
     """
-    sold_kw, bought_kw = _sides(offers.quantity_kw)
-    limit = offers.limit_price_per_kwh
-    before_ask_kw, at_ask_kw = _merit_order(sold_kw, limit)
-    before_bid_kw, at_bid_kw = _merit_order(bought_kw, -limit)
-    # Supply rises at asks only and demand falls after bids only, so that some limit price attains the largest volume.
-    supply_kw, demand_kw = before_ask_kw + at_ask_kw, before_bid_kw + at_bid_kw
-    volume_kw = np.minimum(supply_kw, demand_kw).max(axis=-1, keepdims=True)
-
-    served_sale_kw = _equally(sold_kw, limit, _left_for_rank(before_ask_kw, at_ask_kw, volume_kw))
-    served_purchase_kw = _equally(bought_kw, limit, _left_for_rank(before_bid_kw, at_bid_kw, volume_kw))
-    rounding_kw = _ROUNDING * volume_kw
-    above = (served_sale_kw > rounding_kw) | (bought_kw - served_purchase_kw > rounding_kw)
-    below = (served_purchase_kw > rounding_kw) | (sold_kw - served_sale_kw > rounding_kw)
-    trades, lmp = volume_kw > 0, offers.lmp_per_kwh[..., None]
-    lowest = np.where(trades, limit.max(axis=-1, keepdims=True, where=above, initial=-np.inf), lmp)
-    highest = np.where(trades, limit.min(axis=-1, keepdims=True, where=below, initial=np.inf), lmp)
-    return Contracts(
-        quantity_kw=_balanced(served_sale_kw - served_purchase_kw),
-        price_per_kwh=np.broadcast_to((lowest + highest) / 2, limit.shape),
-    )
+    return _row_by_row(_call_auction, offers)
 
 
 def mid_market_rate(offers: Offers) -> Contracts:
@@ -75,12 +63,7 @@ def mid_market_rate(offers: Offers) -> Contracts:
     Source: Long et al., IEEE PES General Meeting, 2017, with the LMP between the prices of buying from and selling to
     the grid.
     """
-    quantity_kw, limit, lmp = offers.quantity_kw, offers.limit_price_per_kwh, offers.lmp_per_kwh[..., None]
-    accepts = np.where(quantity_kw > 0, limit <= lmp, limit >= lmp)
-    return Contracts(
-        quantity_kw=_balanced(np.where(accepts, quantity_kw, 0.0)),
-        price_per_kwh=_lmp_for_everybody(offers),
-    )
+    return _row_by_row(_mid_market_rate, offers)
 
 
 def bilateral(offers: Offers) -> Contracts:
@@ -90,115 +73,161 @@ def bilateral(offers: Offers) -> Contracts:
     bid.
     An agent's price is the mean over its pairs, by quantity; the LMP if it has none.
     """
-    sold_kw, bought_kw = _sides(offers.quantity_kw)
-    limit = offers.limit_price_per_kwh
-    before_ask_kw, at_ask_kw = _merit_order(sold_kw, limit)
-    before_bid_kw, at_bid_kw = _merit_order(bought_kw, -limit)
-    # Sellers stand along one line and buyers along another; those side by side are pairs. [seller, buyer]
-    starts_kw = np.maximum(before_ask_kw[..., :, None], before_bid_kw[..., None, :])
-    ends_kw = np.minimum((before_ask_kw + at_ask_kw)[..., :, None], (before_bid_kw + at_bid_kw)[..., None, :])
-    overlap_kw = ends_kw - starts_kw
-    traded = (overlap_kw > _ROUNDING * ends_kw) & (limit[..., :, None] <= limit[..., None, :])
-    met_kw = np.where(traded, overlap_kw, 0.0)
-    ask_met_kw = (met_kw * _ratio(bought_kw, at_bid_kw)[..., None, :]).sum(axis=-1)
-    bid_met_kw = (met_kw * _ratio(sold_kw, at_ask_kw)[..., :, None]).sum(axis=-2)
-    ask_share = _ratio(_equally(sold_kw, limit, ask_met_kw), ask_met_kw)
-    bid_share = _ratio(_equally(bought_kw, limit, bid_met_kw), bid_met_kw)
-    pair_kw = met_kw * ask_share[..., :, None] * bid_share[..., None, :]
-    paid = pair_kw * (limit[..., :, None] + limit[..., None, :]) / 2
-
-    sells_kw, buys_kw = pair_kw.sum(axis=-1), pair_kw.sum(axis=-2)
-    # A mean may miss its smallest member by rounding; a limit price must not be missed.
-    sells_at = np.maximum(_ratio(paid.sum(axis=-1), sells_kw), limit)
-    buys_at = np.minimum(_ratio(paid.sum(axis=-2), buys_kw), limit)
-    idle_at = _lmp_for_everybody(offers)
-    return Contracts(
-        quantity_kw=np.minimum(sells_kw, sold_kw) - np.minimum(buys_kw, bought_kw),
-        price_per_kwh=np.where(sells_kw > 0, sells_at, np.where(buys_kw > 0, buys_at, idle_at)),
-    )
+    return _row_by_row(_bilateral, offers)
 
 
 def direct(offers: Offers) -> Contracts:
     """Planned quantities stand as they are, at the LMP; the longer side is rationed. Limit prices are ignored."""
-    return Contracts(
-        quantity_kw=_balanced(offers.quantity_kw),
-        price_per_kwh=_lmp_for_everybody(offers),
-    )
+    return _row_by_row(_direct, offers)
 
 
-def _sides(
-    quantity_kw: Float[np.ndarray, "*batch agent"],
-) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
-    """What is sold and what is bought, neither negative."""
-    return np.maximum(quantity_kw, 0.0), np.maximum(-quantity_kw, 0.0)
+def _row_by_row(clear: Callable[[_Rows, _Rows, _Lmp], tuple[_Rows, _Rows]], offers: Offers) -> Contracts:
+    """Contracts from a compiled function of rows: quantities, limit prices and LMPs to quantities and prices."""
+    shape = offers.quantity_kw.shape
+    quantity_kw = np.array(offers.quantity_kw, dtype=float).reshape(-1, shape[-1])
+    limit_price = np.array(offers.limit_price_per_kwh, dtype=float).reshape(-1, shape[-1])
+    traded_kw, price = clear(quantity_kw, limit_price, np.array(offers.lmp_per_kwh, dtype=float).reshape(-1))
+    return Contracts(quantity_kw=traded_kw.reshape(shape), price_per_kwh=price.reshape(shape))
 
 
-def _merit_order(
-    quantity_kw: Float[np.ndarray, "*batch agent"], rank: Float[np.ndarray, "*batch agent"]
-) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
-    """For every agent, the quantity ranked before it, and the quantity of its own rank, itself included."""
-    own, others, quantity = rank[..., :, None], rank[..., None, :], quantity_kw[..., None, :]
-    return np.where(others < own, quantity, 0.0).sum(axis=-1), np.where(others == own, quantity, 0.0).sum(axis=-1)
+@compiled
+def _call_auction(quantity_kw: _Rows, limit_price: _Rows, lmp: _Lmp) -> tuple[_Rows, _Rows]:
+    traded_kw, prices = np.empty_like(quantity_kw), np.empty_like(quantity_kw)
+    for row in range(len(lmp)):
+        quantity, limit = quantity_kw[row], limit_price[row]
+        volume_kw = _largest_volume(quantity, limit)
+        sale_kw, purchase_kw = _serve(quantity, limit, volume_kw), _serve(-quantity, -limit, volume_kw)
+        lowest, highest, rounding_kw = -np.inf, np.inf, _ROUNDING * volume_kw
+        for i, own in enumerate(limit):
+            if sale_kw[i] > rounding_kw or -quantity[i] - purchase_kw[i] > rounding_kw:
+                lowest = max(lowest, own)
+            if purchase_kw[i] > rounding_kw or quantity[i] - sale_kw[i] > rounding_kw:
+                highest = min(highest, own)
+        traded_kw[row] = _balanced(sale_kw, purchase_kw)
+        prices[row] = (lowest + highest) / 2 if volume_kw > 0 else lmp[row]
+    return traded_kw, prices
 
 
-def _left_for_rank(
-    before_kw: Float[np.ndarray, "*batch agent"],
-    at_rank_kw: Float[np.ndarray, "*batch agent"],
-    volume_kw: Float[np.ndarray, "*batch 1"],
-) -> Float[np.ndarray, "*batch agent"]:
-    """What is left for each rank when the volume is handed out in order of rank."""
-    rounding_kw = _ROUNDING * volume_kw
-    left_kw = (volume_kw - before_kw).clip(0.0, at_rank_kw)
-    left_kw = np.where(left_kw <= rounding_kw, 0.0, left_kw)
-    return np.where(at_rank_kw - left_kw <= rounding_kw, at_rank_kw, left_kw)
+@compiled
+def _mid_market_rate(quantity_kw: _Rows, limit_price: _Rows, lmp: _Lmp) -> tuple[_Rows, _Rows]:
+    traded_kw, prices = np.empty_like(quantity_kw), np.empty_like(quantity_kw)
+    for row in range(len(lmp)):
+        accepted_kw = quantity_kw[row].copy()
+        for i, own in enumerate(limit_price[row]):
+            if own > lmp[row] if accepted_kw[i] > 0 else own < lmp[row]:
+                accepted_kw[i] = 0.0
+        traded_kw[row], prices[row] = _at_one_price(accepted_kw), lmp[row]
+    return traded_kw, prices
 
 
-def _equally(
-    quantity_kw: Float[np.ndarray, "*batch agent"],
-    rank: Float[np.ndarray, "*batch agent"],
-    left_kw: Float[np.ndarray, "*batch agent"],
-) -> Float[np.ndarray, "*batch agent"]:
-    """What each gets of what is left for its rank: the same for all, but nobody more than it offers.
+@compiled
+def _bilateral(quantity_kw: _Rows, limit_price: _Rows, lmp: _Lmp) -> tuple[_Rows, _Rows]:
+    traded_kw, prices = np.empty_like(quantity_kw), np.empty_like(quantity_kw)
+    for row in range(len(lmp)):
+        quantity, limit = quantity_kw[row], limit_price[row]
+        volume_kw = _largest_volume(quantity, limit)
+        traded_kw[row] = _balanced(_serve(quantity, limit, volume_kw), _serve(-quantity, -limit, volume_kw))
+        # Sellers stand along one line and buyers along another; those side by side are pairs.
+        ask_starts, ask_ends = _in_line(quantity, limit)
+        bid_starts, bid_ends = _in_line(-quantity, -limit)
+        met_kw, paid = np.zeros(len(limit)), np.zeros(len(limit))
+        for i, ask in enumerate(limit):
+            for j, bid in enumerate(limit):
+                end_kw = min(ask_ends[i], bid_ends[j])
+                pair_kw = end_kw - max(ask_starts[i], bid_starts[j])
+                if quantity[i] > 0 > quantity[j] and ask <= bid and pair_kw > _ROUNDING * end_kw:
+                    # All with the limit price of i meet all with that of j, each by its share of what these offer.
+                    by_i = pair_kw * quantity[i] / (ask_ends[i] - ask_starts[i])
+                    by_j = pair_kw * -quantity[j] / (bid_ends[j] - bid_starts[j])
+                    for one, other_kw in ((i, by_j), (j, by_i)):
+                        met_kw[one] += other_kw
+                        paid[one] += other_kw * (ask + bid) / 2
+        for i, own in enumerate(limit):
+            price = paid[i] / met_kw[i] if met_kw[i] > 0 else lmp[row]
+            # A mean may miss its smallest member by rounding; a limit price must not be missed.
+            if traded_kw[row, i] > 0:
+                price = max(price, own)
+            elif traded_kw[row, i] < 0:
+                price = min(price, own)
+            prices[row, i] = price
+    return traded_kw, prices
+
+
+@compiled
+def _direct(quantity_kw: _Rows, limit_price: _Rows, lmp: _Lmp) -> tuple[_Rows, _Rows]:
+    traded_kw, prices = np.empty_like(quantity_kw), np.empty_like(quantity_kw)
+    for row in range(len(lmp)):
+        traded_kw[row], prices[row] = _at_one_price(quantity_kw[row]), lmp[row]
+    return traded_kw, prices
+
+
+@inlined
+def _largest_volume(quantity_kw: _Row, limit: _Row) -> float:
+    """The most that can be traded at one price: supply rises at asks, demand falls after bids, so at one of these."""
+    volume_kw = 0.0
+    for price in limit:
+        supply_kw = demand_kw = 0.0
+        for i, own in enumerate(limit):
+            if own <= price:
+                supply_kw += max(quantity_kw[i], 0.0)
+            if own >= price:
+                demand_kw += max(-quantity_kw[i], 0.0)
+        volume_kw = max(volume_kw, min(supply_kw, demand_kw))
+    return volume_kw
+
+
+@inlined
+def _serve(offered_kw: _Row, rank: _Row, volume_kw: float) -> _Row:
+    """What each gets of a volume handed out in order of rank: within a rank the same, but nobody more than it offers.
 
     Under this rule asking for more than one wants never helps; it would if the rank were shared pro rata. Source:
     Sprumont, Econometrica 59(2), 1991.
+
+    Args:
+        offered_kw: Not positive for those on the other side of the market, who get nothing.
     """
-    same = rank[..., :, None] == rank[..., None, :]
-    each, others = quantity_kw[..., :, None], quantity_kw[..., None, :]
-    # The sum of min(quantity, level) over a rank is concave in the level: its tangents at every quantity, and at zero,
-    # reach what is left at or before it does, and one of them reaches it where it does.
-    handed_kw = np.where(same, np.minimum(each, others), 0.0).sum(axis=-1)
-    larger = (same & (others > each)).sum(axis=-1)
-    positive = (same & (others > 0)).sum(axis=-1)
-    missing_kw = left_kw - handed_kw
-    at_each = np.where(
-        larger > 0, quantity_kw + missing_kw / np.maximum(larger, 1), np.where(missing_kw >= 0, np.inf, 0)
-    )
-    at_zero = left_kw / np.maximum(positive, 1)
-    level_kw = np.maximum(np.where(same, at_each[..., None, :], -np.inf).max(axis=-1), at_zero)
-    return np.minimum(quantity_kw, level_kw)
+    served_kw, is_waiting = np.zeros(len(rank)), offered_kw > 0
+    left_kw, rounding_kw = volume_kw, _ROUNDING * volume_kw
+    while left_kw > rounding_kw and is_waiting.any():
+        # Those who offer little go first: what they leave of an equal share is for the others of their rank.
+        first, sharing = -1, 0
+        for i, own in enumerate(rank):
+            if is_waiting[i] and (first < 0 or (own, offered_kw[i]) < (rank[first], offered_kw[first])):
+                first = i
+        for i, own in enumerate(rank):
+            sharing += int(is_waiting[i] and own == rank[first])
+        share_kw = left_kw / sharing
+        served_kw[first] = share_kw if share_kw < offered_kw[first] - rounding_kw else offered_kw[first]
+        left_kw -= served_kw[first]
+        is_waiting[first] = False
+    return served_kw
 
 
-def _balanced(quantity_kw: Float[np.ndarray, "*batch agent"]) -> Float[np.ndarray, "*batch agent"]:
-    """The quantities, the longer side rationed until both sides are equal."""
-    sold_kw, bought_kw = _sides(quantity_kw)
-    supply_kw, demand_kw = sold_kw.sum(axis=-1, keepdims=True), bought_kw.sum(axis=-1, keepdims=True)
-    volume_kw = np.minimum(supply_kw, demand_kw)
-    together, left_kw = np.zeros_like(quantity_kw), np.broadcast_to(volume_kw, quantity_kw.shape)
-
-    def rationed(side_kw: Float[np.ndarray, "*batch agent"]) -> Float[np.ndarray, "*batch agent"]:
-        served_kw = _equally(side_kw, together, left_kw)
-        # The sum may miss the volume by rounding.
-        return np.minimum(served_kw * _ratio(volume_kw, served_kw.sum(axis=-1, keepdims=True)), side_kw)
-
-    return rationed(sold_kw) - rationed(bought_kw)
+@inlined
+def _balanced(sale_kw: _Row, purchase_kw: _Row) -> _Row:
+    """What is sold less what is bought: two sums that may differ by rounding, made equal."""
+    sold_kw, bought_kw = sale_kw.sum(), purchase_kw.sum()
+    volume_kw = min(sold_kw, bought_kw)
+    if volume_kw == 0:
+        return np.zeros(len(sale_kw))
+    return sale_kw * (volume_kw / sold_kw) - purchase_kw * (volume_kw / bought_kw)
 
 
-def _lmp_for_everybody(offers: Offers) -> Float[np.ndarray, "*batch agent"]:
-    return np.broadcast_to(offers.lmp_per_kwh[..., None], offers.quantity_kw.shape)
+@inlined
+def _at_one_price(quantity_kw: _Row) -> _Row:
+    """What each trades where nobody goes first: the longer side is rationed until both are equal."""
+    same_rank = np.zeros(len(quantity_kw))
+    volume_kw = _largest_volume(quantity_kw, same_rank)
+    return _balanced(_serve(quantity_kw, same_rank, volume_kw), _serve(-quantity_kw, same_rank, volume_kw))
 
 
-def _ratio(part: Float[np.ndarray, "*batch n"], whole: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
-    """part / whole, and 0 where the whole is 0."""
-    ratio: Float[np.ndarray, "*batch n"] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-    return ratio
+@inlined
+def _in_line(offered_kw: _Row, rank: _Row) -> tuple[_Row, _Row]:
+    """Where each rank starts and ends when agents stand in line in order of rank."""
+    starts_kw, ends_kw = np.zeros(len(rank)), np.zeros(len(rank))
+    for i, own in enumerate(rank):
+        for j, other in enumerate(rank):
+            if offered_kw[j] > 0 and other <= own:
+                ends_kw[i] += offered_kw[j]
+                starts_kw[i] += offered_kw[j] if other < own else 0.0
+    return starts_kw, ends_kw
