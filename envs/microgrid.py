@@ -19,15 +19,16 @@ An export, and a battery's discharge, are positive. Utility, costs and wear are 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from peergrid.grid.compiled import compiled, inlined
 from peergrid.grid.errors import InvalidScenario, raise_faults
 
 Side = Literal["left", "right"]
-_SIDES: tuple[Side, Side] = ("left", "right")
+Rung = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,7 +127,7 @@ def export_at(
     side: Side,
 ) -> Float[np.ndarray, "*batch agent"]:
     """Export E(mu) at a marginal value; at a jump, its limit from the left or from the right."""
-    return _ladder(microgrids, interval).export_kw(value_per_kwh, side)
+    return _climbed(_curves(microgrids, interval), value_per_kwh, side, interval.pv_kw.shape)
 
 
 def marginal_value(
@@ -136,7 +137,7 @@ def marginal_value(
 
     An export out of range is taken as the nearest one within.
     """
-    return _point(_ladder(microgrids, interval), export_kw)[0]
+    return _reach(microgrids, interval, export_kw)[0]
 
 
 def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.ndarray, "*batch agent"]) -> Dispatch:
@@ -144,7 +145,7 @@ def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.
 
     Devices that open at the very same value share what is left to take in proportion.
     """
-    _, (pv_kw, diesel_kw, cut_kw, unserved_kw) = _point(_ladder(microgrids, interval), export_kw)
+    _, pv_kw, diesel_kw, cut_kw, unserved_kw = _reach(microgrids, interval, export_kw)
     load_kw = np.maximum(_free_load_kw(microgrids, interval) - cut_kw - unserved_kw, 0.0)
     return Dispatch(
         pv_kw=pv_kw,
@@ -169,8 +170,8 @@ def export_band(
     So the best export is the contract clipped to this band: that at mu = clip(mu of the contract, sell, buy), at a jump
     the one closest to the contract.
     """
-    ladder = _ladder(microgrids, interval)
-    return ladder.export_kw(sell_per_kwh, "left"), ladder.export_kw(buy_per_kwh, "right")
+    curves, shape = _curves(microgrids, interval), interval.pv_kw.shape
+    return _climbed(curves, sell_per_kwh, "left", shape), _climbed(curves, buy_per_kwh, "right", shape)
 
 
 def utility(
@@ -226,19 +227,15 @@ def battery_limits(
         least_kwh: Lower end of the window for the energy at the interval's end.
         most_kwh: Its upper end.
     """
-    rating_kw, eta_c, eta_d = (
-        microgrids.battery_rating_kw,
-        microgrids.charge_efficiency,
-        microgrids.discharge_efficiency,
-    )
-    supply_kw, free_load_kw = interval.pv_kw + microgrids.diesel_max_kw, _free_load_kw(microgrids, interval)
+    eta_c, eta_d = microgrids.charge_efficiency, microgrids.discharge_efficiency
+    least_kw = -np.minimum(microgrids.battery_rating_kw, interval.pv_kw + microgrids.diesel_max_kw)
+    most_kw = np.minimum(microgrids.battery_rating_kw, _free_load_kw(microgrids, interval))
 
     def to_reach(energy_kwh: Float[np.ndarray, "*#batch agent"]) -> Float[np.ndarray, "*batch agent"]:
         gain_kw = (energy_kwh - stored_kwh) / step_hours
-        power_kw = -np.maximum(gain_kw / eta_c, gain_kw * eta_d)  # the one where it charges, the other elsewhere
-        feasible_kw: Float[np.ndarray, "*batch agent"] = power_kw.clip(-rating_kw, rating_kw).clip(
-            -supply_kw, free_load_kw
-        )
+        # As no efficiency is above 1, the larger of the two is that for charging where it charges.
+        drawn_kw = np.maximum(gain_kw / eta_c, gain_kw * eta_d)
+        feasible_kw: Float[np.ndarray, "*batch agent"] = (-drawn_kw).clip(least_kw, most_kw)
         return feasible_kw
 
     return to_reach(most_kwh), to_reach(least_kwh)
@@ -278,81 +275,146 @@ def _floor_kw(microgrids: Microgrids, interval: Interval) -> Float[np.ndarray, "
     return floor_kw
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Ladder:
-    """The ways to export more: PV, diesel, cut load, unserved load, each opening linearly between two values.
+class _Curves(NamedTuple):
+    """What shapes the curve of every microgrid: [row, agent], or [agent] where it is the same in every interval."""
 
-    A rung whose two values coincide opens at once, as a jump of the curve.
-    """
-
-    least_kw: Float[np.ndarray, "*batch agent"]
-    opens_per_kwh: Float[np.ndarray, "rung *batch agent"]
-    exhausted_per_kwh: Float[np.ndarray, "rung *batch agent"]
-    size_kw: Float[np.ndarray, "rung *batch agent"]
-
-    def taken_kw(self, value_per_kwh: Float[np.ndarray, "..."], side: Side) -> Float[np.ndarray, "..."]:
-        """How much of each rung is worth taking at this marginal value, at a jump seen from the left or the right.
-
-        Args:
-            value_per_kwh: One for each microgrid, or several along axes in front of an axis for the rungs.
-        """
-        span = self.exhausted_per_kwh - self.opens_per_kwh
-        above = value_per_kwh - self.opens_per_kwh
-        is_jump, jumped = span <= 0, above > 0 if side == "left" else above >= 0
-        opened = above.clip(0.0, span) / np.where(is_jump, 1.0, span)
-        return np.where(is_jump, jumped, opened) * self.size_kw
-
-    def export_kw(
-        self, value_per_kwh: Float[np.ndarray, "*#batch #agent"], side: Side
-    ) -> Float[np.ndarray, "*batch agent"]:
-        export: Float[np.ndarray, "*batch agent"] = self.least_kw + self.taken_kw(value_per_kwh, side).sum(axis=0)
-        return export
+    least_kw: Float[np.ndarray, "row agent"]
+    pv_kw: Float[np.ndarray, "row agent"]
+    free_kw: Float[np.ndarray, "row agent"]
+    floor_kw: Float[np.ndarray, "row agent"]
+    alpha_per_kw2h: Float[np.ndarray, "row agent"]
+    w_per_kwh: Float[np.ndarray, " agent"]
+    diesel_max_kw: Float[np.ndarray, " agent"]
+    diesel_a_per_kw2h: Float[np.ndarray, " agent"]
+    diesel_b_per_kwh: Float[np.ndarray, " agent"]
+    unserved_per_kwh: Float[np.ndarray, " agent"]
 
 
-def _ladder(microgrids: Microgrids, interval: Interval) -> _Ladder:
-    w, alpha = microgrids.utility_w_per_kwh, interval.alpha_per_kw2h
-    a, b, unserved = microgrids.diesel_a_per_kw2h, microgrids.diesel_b_per_kwh, microgrids.unserved_per_kwh
-    free_kw, floor_kw = _free_load_kw(microgrids, interval), _floor_kw(microgrids, interval)
-    # With an infinite alpha nothing is consumed above the floor, and any value will do.
-    at_floor = np.maximum(w - np.where(np.isfinite(alpha), alpha, 0.0) * floor_kw, 0.0)
-
-    def rungs(*of_each: Float[np.ndarray, "..."] | float) -> Float[np.ndarray, "rung *batch agent"]:
-        together = np.empty((len(of_each), *interval.pv_kw.shape))
-        for rung, one in zip(together, of_each, strict=True):
-            rung[...] = one
-        return together
-
-    return _Ladder(
-        least_kw=interval.battery_kw - free_kw,
-        opens_per_kwh=rungs(0.0, b, 0.0, unserved),
-        exhausted_per_kwh=rungs(0.0, b + 2 * a * microgrids.diesel_max_kw, at_floor, unserved),
-        size_kw=rungs(interval.pv_kw, microgrids.diesel_max_kw, free_kw - floor_kw, floor_kw),
+def _curves(microgrids: Microgrids, interval: Interval) -> _Curves:
+    free_kw = _free_load_kw(microgrids, interval)
+    return _Curves(
+        least_kw=_rows(interval.battery_kw - free_kw),
+        pv_kw=_rows(interval.pv_kw),
+        free_kw=_rows(free_kw),
+        floor_kw=_rows(_floor_kw(microgrids, interval)),
+        alpha_per_kw2h=_rows(interval.alpha_per_kw2h),
+        w_per_kwh=microgrids.utility_w_per_kwh,
+        diesel_max_kw=microgrids.diesel_max_kw,
+        diesel_a_per_kw2h=microgrids.diesel_a_per_kw2h,
+        diesel_b_per_kwh=microgrids.diesel_b_per_kwh,
+        unserved_per_kwh=microgrids.unserved_per_kwh,
     )
 
 
-def _point(
-    ladder: _Ladder, export_kw: Float[np.ndarray, "*batch agent"]
-) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "rung *batch agent"]]:
-    """Where the curve first reaches an export: the marginal value, and what is taken of each rung.
+def _rows(
+    values: Float[np.ndarray, "*#batch #agent"], shape: tuple[int, ...] | None = None
+) -> Float[np.ndarray, "row agent"]:
+    """The values, broadcast to a shape if one is given, with one axis for all batches."""
+    if shape is not None and values.shape != shape:
+        values = np.array(np.broadcast_to(values, shape))
+    return np.ascontiguousarray(values).reshape(-1, values.shape[-1])
 
-    Between two neighbouring corners everything is linear, jumps included. Interpolating the rungs rather than opening
-    them at the interpolated value keeps the export exact however steep the curve is.
+
+def _climbed(
+    curves: _Curves, value_per_kwh: Float[np.ndarray, "*#batch #agent"], side: Side, shape: tuple[int, ...]
+) -> Float[np.ndarray, "*batch agent"]:
+    export_kw: Float[np.ndarray, "*batch agent"] = _climb(curves, _rows(value_per_kwh, shape), side == "right")
+    return export_kw.reshape(shape)
+
+
+def _reach(
+    microgrids: Microgrids, interval: Interval, export_kw: Float[np.ndarray, "*batch agent"]
+) -> Float[np.ndarray, "figure *batch agent"]:
+    """Where the curve first reaches an export: the marginal value, and what is taken of the four ways to export."""
+    figures: Float[np.ndarray, "figure *batch agent"] = _walk(_curves(microgrids, interval), _rows(export_kw))
+    return figures.reshape(-1, *export_kw.shape)
+
+
+@compiled
+def _climb(
+    curves: _Curves, value_per_kwh: Float[np.ndarray, "row agent"], from_right: bool
+) -> Float[np.ndarray, "row agent"]:
+    """The export at a marginal value, at a jump seen from the left or from the right."""
+    export_kw = np.empty_like(value_per_kwh)
+    for row in range(export_kw.shape[0]):
+        for agent in range(export_kw.shape[1]):
+            taken_kw = 0.0
+            for rung in _ladder(curves, row, agent):
+                taken_kw += _taken(rung, value_per_kwh[row, agent], from_right)
+            export_kw[row, agent] = curves.least_kw[row, agent] + taken_kw
+    return export_kw
+
+
+@compiled
+def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[np.ndarray, "figure row agent"]:
+    """Where each curve first reaches an export: the marginal value, and what is taken of each rung.
+
+    From corner to corner, each seen from the left and from the right, everything is linear. Interpolating the rungs
+    rather than opening them at the interpolated value keeps the export exact however steep the curve is.
     """
-    corners = np.sort(np.concatenate([ladder.opens_per_kwh, ladder.exhausted_per_kwh]), axis=0)
-    # Every corner from the left and from the right: its value, the export there, and what is taken of each rung.
-    points = np.empty((len(corners), 2, 2 + len(ladder.size_kw), *export_kw.shape))
-    points[:, :, 0] = corners[:, None]
-    for k, side in enumerate(_SIDES):
-        points[:, k, 2:] = ladder.taken_kw(corners[:, None], side)
-    points = points.reshape(-1, *points.shape[2:])
-    curve_kw = points[:, 1] = ladder.least_kw + points[:, 2:].sum(axis=1)
-    target_kw = export_kw.clip(curve_kw[0], curve_kw[-1])
+    figures = np.empty((5, *export_kw.shape))
+    for row in range(export_kw.shape[0]):
+        for agent in range(export_kw.shape[1]):
+            rungs, least_kw = _ladder(curves, row, agent), curves.least_kw[row, agent]
+            most_kw = 0.0
+            for _, _, size_kw in rungs:
+                most_kw += size_kw
+            target_kw = min(max(export_kw[row, agent], least_kw), least_kw + most_kw)
+            # The last two points of the walk: marginal value, what is taken of each rung, export.
+            low, high = np.zeros(6), np.zeros(6)
+            low[5] = high[5] = least_kw
+            corner, from_right = 0.0, False
+            while high[5] < target_kw:
+                low, high = high, low
+                high[0], taken_kw = corner, 0.0
+                for k, rung in enumerate(rungs):
+                    high[1 + k] = _taken(rung, corner, from_right)
+                    taken_kw += high[1 + k]
+                high[5] = least_kw + taken_kw
+                if from_right:
+                    corner = _next_corner(rungs, corner)
+                from_right = not from_right
+            rise_kw = high[5] - low[5]
+            share = (target_kw - low[5]) / rise_kw if rise_kw > 0 else 0.0
+            for k in range(5):
+                figures[k, row, agent] = min(max(low[k] + share * (high[k] - low[k]), low[k]), high[k])
+    return figures
 
-    # A corner listed twice walks its jump twice; what counts is the first point that reaches the target.
-    reached = np.argmax(curve_kw >= target_kw, axis=0).ravel()
-    of_cells, cells = points.reshape(*points.shape[:2], -1), np.arange(reached.size)
-    low, high = of_cells[np.maximum(reached - 1, 0), :, cells], of_cells[reached, :, cells]
-    rise_kw = high[:, 1] - low[:, 1]
-    share = (target_kw.ravel() - low[:, 1]) / np.where(rise_kw > 0, rise_kw, 1.0)
-    between = (low + share[:, None] * (high - low)).clip(low, high).T.reshape(points.shape[1:])
-    return between[0], between[2:]
+
+@inlined
+def _ladder(curves: _Curves, row: int, agent: int) -> tuple[Rung, Rung, Rung, Rung]:
+    """The ways to export more, each opening linearly between two values: where it opens, where it is exhausted, size.
+
+    A rung whose two values coincide opens at once, as a jump of the curve.
+    """
+    b, diesel_max_kw = curves.diesel_b_per_kwh[agent], curves.diesel_max_kw[agent]
+    w, alpha, unserved = curves.w_per_kwh[agent], curves.alpha_per_kw2h[row, agent], curves.unserved_per_kwh[agent]
+    floor_kw = curves.floor_kw[row, agent]
+    # With an infinite alpha nothing is consumed above the floor, and any value will do.
+    at_floor = max(w - alpha * floor_kw, 0.0) if np.isfinite(alpha) else w
+    return (
+        (0.0, 0.0, curves.pv_kw[row, agent]),
+        (b, b + 2 * curves.diesel_a_per_kw2h[agent] * diesel_max_kw, diesel_max_kw),
+        (0.0, at_floor, curves.free_kw[row, agent] - floor_kw),
+        (unserved, unserved, floor_kw),
+    )
+
+
+@inlined
+def _taken(rung: Rung, value_per_kwh: float, from_right: bool) -> float:
+    """How much of a rung is worth taking at a marginal value, at a jump seen from the left or from the right."""
+    opens, exhausted, size_kw = rung
+    if opens < exhausted:
+        return min(max(value_per_kwh - opens, 0.0), exhausted - opens) / (exhausted - opens) * size_kw
+    return size_kw if value_per_kwh > opens or (from_right and value_per_kwh == opens) else 0.0
+
+
+@inlined
+def _next_corner(rungs: tuple[Rung, Rung, Rung, Rung], corner: float) -> float:
+    """The least value above a corner at which a rung opens or is exhausted."""
+    above = np.inf
+    for opens, exhausted, _ in rungs:
+        for value in (opens, exhausted):
+            if corner < value < above:
+                above = value
+    return above
