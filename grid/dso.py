@@ -326,7 +326,7 @@ class OpfDso:
         return batch
 
     def _respond(self, problem: OpfProblem, solution: OpfSolution, start: float) -> DsoResponse:
-        solved = np.asarray(solution.status == OpfStatus.OPTIMAL)
+        solved = np.asarray(solution.status == int(OpfStatus.OPTIMAL))
         flowing = flowing_pu2(self.feeder, solution)
         gap = np.where(solved, relaxation_gap(self.feeder, solution, flowing), 0.0)
         tight = np.asarray(solved & (gap <= TIGHT_PU))
@@ -373,7 +373,7 @@ class OpfDso:
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     try:
-        return np.broadcast_shapes(given, shape) == shape
+        return given == shape or np.broadcast_shapes(given, shape) == shape
     except ValueError:
         return False
 

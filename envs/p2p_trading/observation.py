@@ -74,8 +74,10 @@ def proposals(now: Now, state: State, params: Params) -> Float[np.ndarray, "batc
     # Full import is at most a withdrawal, full export at least none.
     least_kw = np.minimum(least_kw + now.battery_least_kw, 0.0)
     most_kw = np.maximum(most_kw + now.battery_most_kw, 0.0)
-    last_kw = state.last_proposed_kw.clip(least_kw, most_kw)
-    return np.stack([least_kw, last_kw, most_kw], axis=-1)
+    proposed_kw = np.empty((*least_kw.shape, len(OPTIONS)))
+    for k, option_kw in enumerate((least_kw, state.last_proposed_kw.clip(least_kw, most_kw), most_kw)):
+        proposed_kw[..., k] = option_kw
+    return proposed_kw
 
 
 def ask(

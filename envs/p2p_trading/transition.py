@@ -109,7 +109,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         pv_kw=days.pv_kw[rows, t],
         demand_kw=days.demand_kw[rows, t],
         alpha_per_kw2h=days.alpha_per_kw2h[rows, t],
-        battery_kw=np.zeros_like(state.stored_kwh),
+        battery_kw=np.zeros(state.stored_kwh.shape),
     )
     # The day's last boundary bounds what is beyond it too: the final observation is of an interval nobody plays.
     end = np.minimum(t + 1, params.intervals)
