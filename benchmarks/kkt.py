@@ -31,9 +31,11 @@ from peergrid.grid.opf.interior_point import InteriorPointOpf
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 
 PRICE_PER_KWH = 0.1
-# A rating beyond this many times the current of the nominal load stands for none.
+# A rating beyond this many times the current of the nominal load stands for none, as the solvers have it.
 LARGEST_RATING_PU = 100.0
+UNRATED = 1e300  # times a multiplier of 0 it is 0, unlike infinity
 IDLE_PU = 1e-4
+LEAST_V = 1e-6
 
 ByBus = Float[np.ndarray, "*batch bus"]
 ByDevice = Float[np.ndarray, "*batch device"]
@@ -173,7 +175,7 @@ class _PerUnit:
 def _per_unit(problem: OpfProblem) -> _PerUnit:
     feeder, injections = problem.feeder, problem.injections
     s = feeder.base_kva
-    rating = np.where(np.isfinite(feeder.i_max_a), problem.i_max_a / feeder.base_a, np.inf)
+    l_max = np.minimum(problem.i_max_a / feeder.base_a, LARGEST_RATING_PU) ** 2
     return _PerUnit(
         problem=problem,
         load_p=problem.load_kw / s,
@@ -181,7 +183,7 @@ def _per_unit(problem: OpfProblem) -> _PerUnit:
         v_source=problem.v_source_pu**2,
         v_min=problem.v_min_pu**2,
         v_max=problem.v_max_pu**2,
-        l_max=np.minimum(rating, LARGEST_RATING_PU) ** 2,
+        l_max=np.where(np.isfinite(feeder.i_max_a), l_max, UNRATED),
         p_min=injections.p_min_kw / s,
         p_max=injections.p_max_kw / s,
         q_min=injections.q_min_kvar / s,
@@ -195,10 +197,8 @@ def _worst(values: Float[np.ndarray, "*batch any"]) -> ByRow:
 
 def kkt_residuals(problem: OpfProblem, point: Point) -> Residuals:
     """The residuals of every row of a batch; a multiplier of the wrong sign counts as dual."""
-    given, lossless = _per_unit(problem), point.lossless
-    price, reactive_price = point.price, point.reactive_price
-    if lossless:
-        price, reactive_price = price + lossless.price, reactive_price + lossless.reactive_price
+    given = _per_unit(problem)
+    price, reactive_price = _nodal_prices(point)
     price_scale = np.max([np.ones(price.shape[:-1]), *(_worst(values) for values in (price, reactive_price))], axis=0)
     cost = problem.injections.cost(point.device_p * problem.feeder.base_kva)
     cost_scale = np.maximum(np.abs(cost) / (PRICE_PER_KWH * problem.feeder.base_kva), 1.0)
@@ -218,7 +218,39 @@ def kkt_residuals(problem: OpfProblem, point: Point) -> Residuals:
 
 def primal_residuals(problem: OpfProblem, point: Point) -> dict[str, ByRow]:
     """The largest violation of every equation and limit, in p.u.; multipliers play no part."""
-    given, lossless = _per_unit(problem), point.lossless
+    return {name: _worst(values) for name, values in _violations(_per_unit(problem), point).items()}
+
+
+def worth_of_violations(problem: OpfProblem, violating: Point, priced: Point) -> ByRow:
+    """By how much cheaper a point may look for its violations, at the multipliers of another; in currency per hour.
+
+    It settles which of two points is right where the cheaper one keeps limits a little less well, and prices are high.
+    """
+    given, lossless = _per_unit(problem), priced.lossless
+    price, reactive_price = _nodal_prices(priced)
+    v_from = np.maximum(given.at_parent(priced.v), LEAST_V)
+    multipliers = {
+        "balance_p": priced.price,
+        "balance_q": priced.reactive_price,
+        "voltage_drop": priced.drop,
+        "cone": priced.cone.l / v_from,
+        **{name: getattr(priced, name) for name in ("v_min", "v_max", "i_max")},
+        **{name: reduced for name, (reduced, _) in _reduced_costs(given, priced, price, reactive_price).items()},
+    }
+    if lossless:
+        multipliers |= {
+            "lossless_balance_p": lossless.price,
+            "lossless_balance_q": lossless.reactive_price,
+            "lossless_voltage_drop": lossless.drop,
+            "i_max_lossless": lossless.i_max.l / v_from,
+        }
+    found = _violations(given, violating)
+    worth = sum(np.abs(values * found[name]).sum(axis=-1) for name, values in multipliers.items())
+    return np.asarray(worth * PRICE_PER_KWH * problem.feeder.base_kva)
+
+
+def _violations(given: _PerUnit, point: Point) -> dict[str, ByBus | ByDevice]:
+    lossless = point.lossless
     net_p, net_q = given.injected(point.device_p, point.device_q)
     v_from = given.at_parent(point.v)
 
@@ -233,19 +265,24 @@ def primal_residuals(problem: OpfProblem, point: Point) -> dict[str, ByRow]:
         "l": beyond(0.0, point.l),
         "v_min": given.of_lines(beyond(given.v_min, point.v)),
         "v_max": given.of_lines(beyond(lossless.v if lossless else point.v, given.v_max)),
-        "i_max": beyond(point.l, given.l_max) / np.maximum(given.l_max, 1.0),
+        "i_max": beyond(point.l, given.l_max),
         "device_p": beyond(point.device_p, given.p_max) + beyond(given.p_min, point.device_p),
         "device_q": beyond(point.device_q, given.q_max) + beyond(given.q_min, point.device_q),
     }
     if lossless:
-        capacity = given.l_max * v_from
         found |= {
             "lossless_balance_p": given.of_lines(lossless.p + net_p - given.over_children(lossless.p)),
             "lossless_balance_q": given.of_lines(lossless.q + net_q - given.over_children(lossless.q)),
             "lossless_voltage_drop": given.drop_error(lossless.p, lossless.q, np.zeros_like(point.l), lossless.v),
-            "i_max_lossless": beyond(lossless.p**2 + lossless.q**2, capacity) / np.maximum(capacity, 1.0),
+            "i_max_lossless": beyond(lossless.p**2 + lossless.q**2, given.l_max * v_from),
         }
-    return {name: _worst(values) for name, values in found.items()}
+    return found
+
+
+def _nodal_prices(point: Point) -> tuple[ByBus, ByBus]:
+    if not point.lossless:
+        return point.price, point.reactive_price
+    return point.price + point.lossless.price, point.reactive_price + point.lossless.reactive_price
 
 
 def _stationarity(given: _PerUnit, point: Point, price_scale: ByRow) -> dict[str, ByRow]:
@@ -325,7 +362,7 @@ def point_of(problem: OpfProblem, solution: OpfSolution) -> Point:
     money = PRICE_PER_KWH * s
     p, q, l = solution.flow_kw / s, solution.flow_kvar / s, solution.current_pu2  # noqa: E741
     v = given.with_source(solution.voltage_pu**2)
-    v_from = np.maximum(given.at_parent(v), 1e-6)
+    v_from = np.maximum(given.at_parent(v), LEAST_V)
     device_p = solution.p_kw / s
     device_q = solution.q_kvar / s - problem.injections.tan_phi * device_p
     price, reactive_price = solution.price_per_kwh / PRICE_PER_KWH, solution.reactive_price_per_kvarh / PRICE_PER_KWH
