@@ -139,6 +139,11 @@ def three_digits(value: float) -> str:
     return f"{rounded:,.0f}" if abs(rounded) >= 100 or rounded == 0 else f"{rounded:#.3g}"
 
 
+def order_of(error: float) -> str:
+    """The order of an error."""
+    return f"{error:.0e}" if error else "0"
+
+
 def machine() -> Found:
     """Processor, cores, memory and versions: what the figures depend on."""
     versions = {}

@@ -34,7 +34,7 @@ def bars(series: Mapping[str, Mapping[str, Found]], label: str, scale: float, ti
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     axis.set_xlim(10.0 ** np.floor(np.log10(low)), high * 2)  # room for the numbers
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_xlabel(label)
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, frameon=False, fontsize=8, loc="outside lower center", ncols=3)
@@ -52,7 +52,7 @@ def lines(
     axis.set_xscale("log")
     axis.set_yscale("log")
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.legend(frameon=False, fontsize=9)

@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from speed_common import Contender, Found, Table, alternate, duration, run_section, table, three_digits, timing
+from speed_common import (
+    Contender,
+    Found,
+    Table,
+    alternate,
+    duration,
+    order_of,
+    run_section,
+    table,
+    three_digits,
+    timing,
+)
 from speed_cones import RawClarabel
 from speed_figures import lines
 from speed_opf import cost, judged, one_by_one
@@ -90,7 +101,7 @@ def tables(found: Found) -> list[Table]:
         "per iteration and bus": lambda rows: per_iteration_and_bus(rows[SINGLE]),
         "in batch": lambda rows: per_iteration_and_bus(rows[BATCH]),
         "Clarabel's time": lambda rows: per_iteration_and_bus(rows[RAW]),
-        "cost off by": lambda rows: f"{rows[SINGLE]['cost_difference']:.0e}",
+        "cost off by": lambda rows: order_of(rows[SINGLE]["cost_difference"]),
         "unsolved": lambda rows: str(rows[SINGLE]["unsolved"] + rows[BATCH]["unsolved"]),
         "Clarabel's unsolved": lambda rows: str(rows[RAW]["unsolved"]),
     }

@@ -20,6 +20,7 @@ from speed_common import (
     alternate,
     duration,
     missing,
+    order_of,
     run_section,
     table,
     three_digits,
@@ -176,7 +177,7 @@ def tables(found: Found) -> list[Table]:
     columns = time_columns | {
         "times as fast as raw Clarabel": lambda row: three_digits(row["times_as_fast"]),
         "iterations": lambda row: f"{row['iterations']:.1f}",
-        "cost off by": lambda row: f"{row['cost_difference']:.0e}",
+        "cost off by": lambda row: order_of(row["cost_difference"]),
         "unsolved": lambda row: str(row["unsolved"]),
         "what": lambda row: row["note"],
     }
@@ -184,7 +185,7 @@ def tables(found: Found) -> list[Table]:
     ac = against([*found["ac"], *found["slack"]], RAW)[:1]
     made[0].rows.extend(table("", columns, ac).rows)
     flow_columns = time_columns | {
-        "voltage off by, p.u.": lambda row: f"{row['voltage_difference']:.0e}",
+        "voltage off by, p.u.": lambda row: order_of(row["voltage_difference"]),
         "what": lambda row: row["note"],
     }
     return [*made, table("AC power flow on ieee33", flow_columns, found["flows"])]
