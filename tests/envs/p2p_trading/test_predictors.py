@@ -25,7 +25,7 @@ def halfway(steps=2, num_envs=2, scenario="ieee33_communities", **arguments):
 
 def test_without_a_predictor_everything_is_accepted_at_the_price_published_last():
     sim, now = halfway()
-    asked = proposals(now, sim.state, sim.params)
+    asked = proposals(now, sim.state)
     prediction = ask(asked, now, sim.state, no_prediction, sim.params)
     price = np.repeat(sim.state.last_price_per_kwh[..., None], 3, axis=-1)
     for values in (prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw):
@@ -36,7 +36,7 @@ def test_without_a_predictor_everything_is_accepted_at_the_price_published_last(
 
 def test_the_oracle_says_what_the_dso_says_with_the_others_where_they_were():
     sim, now = halfway()
-    asked = proposals(now, sim.state, sim.params)
+    asked = proposals(now, sim.state)
     prediction = ask(asked, now, sim.state, oracle, sim.params)
     dso = build_dso(sim.scenario)
     curtailed = 0
@@ -62,7 +62,7 @@ def test_the_oracle_says_what_the_dso_says_with_the_others_where_they_were():
 
 def test_the_oracle_can_ask_another_dso():
     sim, now = halfway(num_envs=1)
-    asked = proposals(now, sim.state, sim.params)
+    asked = proposals(now, sim.state)
     question = Question(
         load_kw=now.load_kw,
         load_kvar=now.load_kvar,
@@ -82,7 +82,7 @@ def test_the_prediction_stands_in_the_observation(predictor, part):
     sim, now = halfway(predictor=predictor)
     assert isinstance(part, Predictor) and sim.predictor is part
     seen, names = sim.observe(), [e.name for e in sim.entries]
-    asked = proposals(now, sim.state, sim.params)
+    asked = proposals(now, sim.state)
     prediction = ask(asked, now, sim.state, part, sim.params)
     rating = sim.params.microgrids.rating_kw
     for k, option in enumerate(OPTIONS):
