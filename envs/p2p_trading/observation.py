@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.microgrid import export_range
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
@@ -68,12 +67,11 @@ def layout(params: Params) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def proposals(now: Now, state: State, params: Params) -> Float[np.ndarray, "batch agent option"]:
+def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]:
     """The three proposals whose response is predicted: full import, the last proposal, full export."""
-    least_kw, most_kw = export_range(params.microgrids, now.interval)  # with batteries idle
     # Full import is at most a withdrawal, full export at least none.
-    least_kw = np.minimum(least_kw + now.battery_least_kw, 0.0)
-    most_kw = np.maximum(most_kw + now.battery_most_kw, 0.0)
+    least_kw = np.minimum(now.idle_least_kw + now.battery_least_kw, 0.0)
+    most_kw = np.maximum(now.idle_most_kw + now.battery_most_kw, 0.0)
     proposed_kw = np.empty((*least_kw.shape, len(OPTIONS)))
     for k, option_kw in enumerate((least_kw, state.last_proposed_kw.clip(least_kw, most_kw), most_kw)):
         proposed_kw[..., k] = option_kw
@@ -98,7 +96,7 @@ def ask(
 def observe(state: State, days: Days, predictor: Predictor, params: Params) -> Float[np.ndarray, "batch agent entry"]:
     """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
     now = current_interval(state, days, params)
-    asked_kw = proposals(now, state, params)
+    asked_kw = proposals(now, state)
     prediction = ask(asked_kw, now, state, predictor, params)
     grids, rows = params.microgrids, np.arange(len(state.step))
     rating = grids.rating_kw
@@ -136,11 +134,12 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
     powers = (asked_kw, prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw)
     prices = (prediction.price_per_kwh, prediction.price_low_per_kwh, prediction.price_high_per_kwh)
     of_options = [*(kw / rating[:, None] for kw in powers), *(per_price(price) for price in prices)]
-    for k in range(len(OPTIONS)):
-        columns += [figure[..., k] for figure in of_options]
-    seen = np.empty((*state.stored_kwh.shape, len(columns)))
+    n_own, n_asked = len(columns), len(OPTIONS) * len(of_options)
+    seen = np.empty((*state.stored_kwh.shape, n_own + n_asked))
     for k, column in enumerate(columns):
         seen[..., k] = column
+    for k, figures in enumerate(of_options):
+        seen[..., n_own + k :: len(of_options)] = figures
     return seen
 
 

@@ -6,6 +6,7 @@ Rows of the batch never touch each other. Energy prices are at the microgrids' o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -102,8 +103,12 @@ def advance(
     return after, outcome
 
 
+@lru_cache(maxsize=1)
 def current_interval(state: State, days: Days, params: Params) -> Now:
-    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do."""
+    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do.
+
+    The answer to the last question is kept, as observation, policies and step ask the same one.
+    """
     rows, t = np.arange(len(state.step)), state.step
     interval = Interval(
         pv_kw=days.pv_kw[rows, t],
@@ -117,12 +122,15 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
     least_kw, most_kw = battery_limits(
         params.microgrids, interval, state.stored_kwh, least_kwh, most_kwh, params.step_hours
     )
+    idle_least_kw, idle_most_kw = export_range(params.microgrids, interval)
     return Now(
         load_kw=days.load_kw[rows, t],
         load_kvar=days.load_kvar[rows, t],
         lmp_per_kwh=days.lmp_per_kwh[rows, t],
         battery_least_kw=least_kw,
         battery_most_kw=most_kw,
+        idle_least_kw=idle_least_kw,
+        idle_most_kw=idle_most_kw,
         least_kwh=least_kwh,
         most_kwh=most_kwh,
         interval=interval,
@@ -140,9 +148,8 @@ def decode(
     battery, quantity, limit, dispatch = (actions[..., k] for k in range(N_ACTIONS))
     wished_battery_kw = battery * params.microgrids.battery_rating_kw
     battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
-    least_kw, most_kw = export_range(params.microgrids, replace(now.interval, battery_kw=battery_kw))
     wished_kw = quantity * params.microgrids.rating_kw
-    quantity_kw = wished_kw.clip(least_kw, most_kw)
+    quantity_kw = wished_kw.clip(now.idle_least_kw + battery_kw, now.idle_most_kw + battery_kw)
     lmp = now.lmp_per_kwh[:, None]
     decisions = Decisions(
         battery_kw=battery_kw,
@@ -214,7 +221,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
         )
         return contracts, proposed_kw, params.dso(query)
 
-    least_kw, most_kw = export_range(microgrids, interval)
+    least_kw, most_kw = now.idle_least_kw + decisions.battery_kw, now.idle_most_kw + decisions.battery_kw
     contracts, proposed_kw, response = propose(least_kw, most_kw, None)
     first_proposed_kw, first_accepted_kw = proposed_kw, response.accepted_kw
     calls = np.ones(len(now.lmp_per_kwh), dtype=int)

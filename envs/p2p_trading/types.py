@@ -61,7 +61,8 @@ class Days:
 class State:
     """What one step hands to the next: with the params and the days, it is everything.
 
-    What was published last is the outcome of the interval before: before the first, the LMP and no trade.
+    What was published last is the outcome of the interval before: before the first, the LMP and no trade. Arrays are not
+    to be changed in place: make another state.
     """
 
     step: Int[np.ndarray, " batch"]
@@ -74,13 +75,18 @@ class State:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Now:
-    """What the current interval brings to each row of the batch."""
+    """What the current interval brings to each row of the batch.
+
+    `idle_least_kw` and `idle_most_kw` are the least and the most that can be exported with the battery idle.
+    """
 
     load_kw: Float[np.ndarray, "batch bus"]
     load_kvar: Float[np.ndarray, "batch bus"]
     lmp_per_kwh: Float[np.ndarray, " batch"]
     battery_least_kw: Float[np.ndarray, "batch agent"]
     battery_most_kw: Float[np.ndarray, "batch agent"]
+    idle_least_kw: Float[np.ndarray, "batch agent"]
+    idle_most_kw: Float[np.ndarray, "batch agent"]
     least_kwh: Float[np.ndarray, "batch agent"]
     most_kwh: Float[np.ndarray, "batch agent"]
     interval: Interval

@@ -12,8 +12,10 @@ from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade, Optimal, Planned, RandomPolicy, Refined, Truthful, community_export
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
+from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.policy import Policy
+from peergrid.envs.policy import BatchPolicy, Policy
+from peergrid.envs.scenario import load_scenario
 
 POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal)
 
@@ -42,6 +44,34 @@ def test_the_random_policy_repeats_itself_for_the_same_seed():
         played.append(policy.act(observations))
     for agent in env.possible_agents:
         np.testing.assert_array_equal(played[0][agent], played[1][agent])
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, lambda: Refined(oracle)])
+def test_a_batch_is_played_as_its_rows_one_by_one(policy):
+    batch = Simulation(load_scenario("ieee33", intervals=3), num_envs=2)
+    singles = [Simulation(batch.scenario) for _ in range(2)]
+    together, apart = policy(), [policy() for _ in singles]
+    assert isinstance(together, BatchPolicy)
+    batch.reset(seed=8)
+    together.begin_rows(batch, np.ones(2, dtype=bool))
+    for i, (single, own) in enumerate(zip(singles, apart, strict=True)):
+        single.reset(seed=8 + i)
+        own.begin_rows(single, np.ones(1, dtype=bool))
+    for _ in range(2):
+        actions = together.act_rows(batch, batch.seen)
+        alone = np.concatenate([own.act_rows(s, s.seen) for own, s in zip(apart, singles, strict=True)])
+        np.testing.assert_allclose(actions, alone, rtol=0, atol=1e-4)
+        for i, single in enumerate(singles):
+            single.step(actions[i : i + 1])
+        batch.step(actions)
+    # A day that begins in one row is not the business of the other.
+    odd = np.array([False, True])
+    before = together.act_rows(batch, batch.seen)
+    batch.reset(rows=odd)
+    together.begin_rows(batch, odd)
+    after = together.act_rows(batch, batch.seen)
+    np.testing.assert_allclose(after[0], before[0], rtol=0, atol=1e-6)
+    assert not np.array_equal(after[1], before[1])
 
 
 def test_without_trade_there_is_no_contract_and_no_battery():

@@ -155,6 +155,67 @@ def test_parts_may_be_names_objects_or_module_and_attribute():
         Simulation("ieee34")
 
 
+def test_marked_rows_begin_and_play_while_the_others_wait():
+    sim, whole = Simulation(num_envs=N), Simulation(num_envs=N)
+    sim.reset(seed=4), whole.reset(seed=4)
+    odd = np.array([False, True, False])
+    actions = random_actions(N)
+    before = sim.seen
+    seen, outcome = sim.step(actions, odd)
+    expected, everything = whole.step(actions)
+    assert sim.running()[0].step.tolist() == [0, 1, 0] and outcome.gain.shape == (1, 4)
+    np.testing.assert_array_equal(seen[~odd], before[~odd])
+    np.testing.assert_allclose(seen[odd], expected[odd], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outcome.gain[0], everything.gain[1], rtol=1e-6, atol=1e-6)
+    sim.step(actions, ~odd)
+    np.testing.assert_allclose(sim.seen, expected, rtol=0, atol=1e-5)
+    # The next day of a row is the next of its own generator, whichever rows begin with it.
+    again = sim.reset(rows=odd)
+    np.testing.assert_array_equal(again[odd], whole.reset()[odd])
+    np.testing.assert_array_equal(again[~odd], sim.observe()[~odd])
+    with pytest.raises(PeergridError, match=r"call reset\(\) first"):
+        Simulation(num_envs=N).reset(rows=odd)
+
+
+def test_a_row_can_be_looked_at_alone():
+    sim, single = Simulation(num_envs=N), Simulation()
+    sim.reset(seed=4), single.reset(seed=6)
+    assert sim.row(2).outcome is None
+    actions = random_actions(N)
+    sim.step(actions, np.array([True, False, True]))
+    _, outcome = single.step(actions[2:])
+    row = sim.row(2)
+    assert row.outcome is not None and sim.row(1).outcome is None
+    for one, other in ((row.state, single.state), (row.days, single.days), (row.outcome, outcome)):
+        found = arrays_of(other)
+        for name, values in arrays_of(one).items():
+            np.testing.assert_allclose(values, found[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(row.seen, single.seen, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(row.observe(), row.seen)
+    sim.reset(rows=np.array([False, False, True]))
+    assert sim.row(2).outcome is None and sim.row(0).outcome is not None
+
+
+def test_what_is_random_beside_the_day_is_fixed_by_seed_or_held_out_day():
+    def drawn(sim, rows=None):
+        rows = np.ones(sim.num_envs, dtype=bool) if rows is None else rows
+        return [rng.random() for rng in sim.spawn(rows)]
+
+    sim, single = Simulation(num_envs=2), Simulation()
+    first = sim.reset(seed=4)
+    one = drawn(sim)
+    assert len(set(one)) == 2 and not set(drawn(sim)) & set(one)
+    single.reset(seed=5)
+    assert drawn(single) == one[1:]
+    second = sim.reset()
+    np.testing.assert_array_equal(sim.reset(seed=4), first)
+    np.testing.assert_array_equal(sim.reset(), second)  # to draw or not to draw leaves the days alone
+    sim.reset(seed=1, options={"evaluation_day": 3})
+    held_out = drawn(sim)
+    sim.reset(seed=2, options={"evaluation_day": 3})
+    assert drawn(sim, np.array([False, True])) == held_out[1:]
+
+
 def test_the_window_for_the_energy_closes_no_faster_than_a_battery_can_follow():
     # Two intervals of an hour with 1 kW of sun, no diesel and a load of at most 2 kW: 0.95 kWh in, 2 / 0.95 out.
     scenario = load_scenario("ieee33", intervals=2)
