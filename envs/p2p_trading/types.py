@@ -61,8 +61,8 @@ class Days:
 class State:
     """What one step hands to the next: with the params and the days, it is everything.
 
-    What was published last is the outcome of the interval before: before the first, the LMP and no trade. Arrays are not
-    to be changed in place: make another state.
+    What was published last is the outcome of the interval before: before the first, the LMP and no trade. Arrays are
+    never changed in place: make another state.
     """
 
     step: Int[np.ndarray, " batch"]
