@@ -234,7 +234,7 @@ def _given(problem: OpfProblem) -> Given:
     )
     for table, columns in ((given.device, of_devices), (given.bus, of_buses)):
         for f, column in enumerate(columns):
-            table[:, f] = column.reshape(n_row, -1)
+            table[:, f] = column.reshape(n_row, table.shape[-1])
     return given
 
 
