@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 logger = logging.getLogger(__name__)
 
 # `contract` lets a multiplication and an addition round once; nothing that changes what NaN and infinity do.
-OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract": True, "nsz": True}}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -23,13 +25,33 @@ def compiled(function: Callable[..., Any]) -> Any:
     Where neither that folder nor the user's cache folder can be written, it is compiled anew in every process.
     """
     function = inspect.unwrap(function)  # tests wrap functions to check shapes, which numba can't compile
+    dispatcher = numba.njit(nogil=True, **OPTIONS)(function)
     try:
-        dispatcher = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
+        dispatcher._cache = _Cache(function)
     except RuntimeError as error:  # no place to keep it: a read-only installation without a home directory
         logger.warning("%s will be compiled anew in every process: %s", function.__name__, error)
-        dispatcher = numba.njit(nogil=True, **OPTIONS)(function)
     _ANNOUNCED[dispatcher] = function.__name__
     return dispatcher
+
+
+class _Cache(FunctionCache):
+    """Numba's cache, which a full disk or a damaged file makes slow rather than useless."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            logger.warning("%s: what was compiled before cannot be read (%r)", self._py_func.__name__, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            logger.warning("%s will be compiled again in the next process: %s", self._py_func.__name__, error)
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), str(OPTIONS))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -46,7 +68,7 @@ class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         name = _ANNOUNCED.get(event.data["dispatcher"])
         if name:
-            logger.info("compiling %s for this processor: once, unless its cache is lost", name)
+            logger.info("compiling %s for this processor", name)
 
     def on_end(self, event: Any) -> None:
         pass

@@ -328,7 +328,24 @@ LOAD_KW, LOAD_KVAR, V_MIN_PU, V_MAX_PU, I_MAX_A = range(5)
 OF_BUS = (P, Q, L, V, LP, LQ, LOW, HIGH, RATING, FLOW, FLOW + 1, FLOW + 2, FLOW + 3)
 OF_BUS_LOSSLESS = (PH, QH, VH, HP, HQ, FLOW_HAT, FLOW_HAT + 1, FLOW_HAT + 2, FLOW_HAT + 3)
 OF_DEVICE = (U, AT_LEAST, AT_MOST)
-ITERATIONS, GAP_LEFT, COST_PU, HAS_CONVERGED = range(4)
+# Where they stand in a `Point` (P to LQ and U as in a workspace), with multipliers of the voltage drops from `judge`.
+IN_LOW, IN_HIGH, IN_RATING, IN_CONE = 6, 7, 8, 9
+IN_PH, IN_QH, IN_VH, IN_HP, IN_HQ, IN_CONE_HAT, IN_DROP, IN_DROP_HAT, POINT_FIELDS = 13, 14, 15, 16, 17, 18, 22, 23, 24
+IN_LEAST, IN_MOST = 1, 2
+ITERATIONS, IS_LOSSLESS = range(2)
+# What `adjoint` puts on the right-hand side, and reads out.
+SEEDED = (FLOW + KP, FLOW + KQ, FLOW + KL, LOW + K, FP, FQ)
+DIRECTIONS = (DP, DQ, DL, DV, NP, NQ)
+DIRECTIONS_LOSSLESS = (DPH, DQH, DVH, NHP, NHQ)
+
+# Statuses, as `OpfStatus` has them, and what is found about an answer.
+OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
+FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST = range(5)
+# What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
+# another dispatch could save, relative to the cost.
+PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED = 1e-7, 1e-6, 1e-8
+# Flows, voltages and injections of a feasible point stay below this, in p.u.
+REACH_PU = 10.0
 
 # Money is divided by this, power by the feeder's base: what a usual injection costs comes out near 1.
 TYPICAL_PRICE_PER_KWH = 0.1
@@ -397,7 +414,16 @@ class Point(NamedTuple):
 
     bus: Any  # [row, field, bus]
     device: Any  # [row, field, injection sorted by bus]
-    row: Any  # [row, field]
+    row: Any  # [row, iterations taken, whether lossless flows took part]
+
+
+class Answer(NamedTuple):
+    """Answers, one per row, in the units of `OpfSolution`, and how good they are."""
+
+    device: Any  # [row, p_kw and q_kvar, injection]
+    bus: Any  # [row, field of OpfSolution, bus]: flows to reactive prices, then multipliers
+    row: Any  # [row, primal and dual residual, gap, excess of lossless limits, cost per hour]
+    status: Any  # [row] OpfStatus
 
 
 # --- Bounds and cones.
@@ -1248,9 +1274,7 @@ def solve(w, tree, given, point, rows, lossless, settings):
                 continue
             unload(w, point, row, lane, lossless)
             point.row[row, ITERATIONS] = count[lane]
-            point.row[row, GAP_LEFT] = gap
-            point.row[row, COST_PU] = cost
-            point.row[row, HAS_CONVERGED] = 1.0 if converged else 0.0
+            point.row[row, IS_LOSSLESS] = in_both(lossless, 0.0, 1.0)
             if taken < len(rows):
                 load(w, tree, given, rows[taken], lane, lossless)
                 row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0.0, np.inf
@@ -1258,3 +1282,267 @@ def solve(w, tree, given, point, rows, lossless, settings):
             else:
                 row_of[lane] = -1
                 active -= 1
+
+
+# --- How good an answer is.
+
+
+@compiled
+def judge(tree, given, point, answer, rows, with_lossless):
+    """Residuals of all optimality conditions at the points of `rows`, and the answers in kW and currency.
+
+    Without lossless flows in the problem it also says by how much they would pass their limits.
+    """
+    n = tree.parent.shape[0]
+    s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
+    f_p, f_q, g_p, g_q, v_free = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for row in rows:
+        b, d = point.bus[row], point.device[row]
+        primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
+        # Injections: within bounds, at a marginal cost that is the price.
+        for j in range(n):
+            f_p[j] = -given.bus[row, LOAD_KW, j] / s
+            f_q[j] = tree.capacitor_pu[j] - given.bus[row, LOAD_KVAR, j] / s
+            price_p, price_q = b[LP, j] + b[IN_HP, j], b[LQ, j] + b[IN_HQ, j]
+            for i in range(tree.first[j], tree.first[j + 1]):
+                o = tree.origin[i]
+                if tree.reactive[i]:
+                    lo, hi = given.device[row, Q_MIN, o] / s, given.device[row, Q_MAX, o] / s
+                    marginal, cp, cq = 0.0, 0.0, 1.0
+                else:
+                    lo, hi = given.device[row, P_MIN, o] / s, given.device[row, P_MAX, o] / s
+                    cp, cq = 1.0, given.device[row, TAN_PHI, o]
+                is_fixed = hi - lo < NARROWEST_PU
+                u = lo if is_fixed else d[U, i]
+                if tree.reactive[i]:
+                    answer.device[row, 1, o] += u * s
+                else:
+                    away = u * s - given.device[row, REFERENCE, o]
+                    linear, quadratic = given.device[row, LINEAR, o], given.device[row, QUADRATIC, o]
+                    marginal = (linear + 2.0 * quadratic * away) / money
+                    cost += (linear + quadratic * away) * away
+                    answer.device[row, 0, o] = u * s
+                    answer.device[row, 1, o] = cq * u * s
+                f_p[j] += cp * u
+                f_q[j] += cq * u
+                if not is_fixed:
+                    at_least, at_most = d[IN_LEAST, i], d[IN_MOST, i]
+                    worth = cp * price_p + cq * price_q + at_least - at_most
+                    dual, ray = max(dual, abs(marginal - worth)), max(ray, abs(worth))
+                    gap += at_least * (u - lo) + at_most * (hi - u)
+                    primal = max(primal, lo - u, u - hi)
+            g_p[j], g_q[j] = f_p[j], f_q[j]
+            b[IN_DROP, j], b[IN_DROP_HAT, j] = 0.0, 0.0
+        # Multipliers of the voltage drops, from the leaves; flows as they were without losses.
+        for j in range(n - 1, 0, -1):
+            a = tree.parent[j]
+            b[IN_DROP, j] += b[IN_LOW, j]
+            if with_lossless:
+                b[IN_DROP_HAT, j] -= b[IN_HIGH, j]
+                b[IN_DROP_HAT, a] += b[IN_DROP_HAT, j]
+            else:
+                b[IN_DROP, j] -= b[IN_HIGH, j]
+                b[IN_PH, j], b[IN_QH, j] = -g_p[j], -g_q[j]
+                g_p[a] += g_p[j]
+                g_q[a] += g_q[j]
+            b[IN_DROP, a] += b[IN_DROP, j] + b[IN_CONE + 3, j] + b[IN_CONE_HAT + 3, j]
+        # Lines: balances, voltages, cones and ratings.
+        largest = 1.0
+        v_free[0] = b[V, 0]
+        for j in range(n):
+            largest = max(largest, abs(b[LP, j] + b[IN_HP, j]), abs(b[LQ, j] + b[IN_HQ, j]))
+            answer.bus[row, 4, j] = (b[LP, j] + b[IN_HP, j]) * money
+            answer.bus[row, 5, j] = (b[LQ, j] + b[IN_HQ, j]) * money
+            answer.bus[row, 3, j] = np.sqrt(max(b[V, j], 0.0))
+            if j == 0:
+                continue
+            a = tree.parent[j]
+            r, x = tree.r[j], tree.x[j]
+            z2 = r * r + x * x
+            p, q, l, v, v_a = b[P, j], b[Q, j], b[L, j], b[V, j], b[V, a]
+            v_lo, v_hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
+            f_p[j] += p - r * l
+            f_q[j] += q - x * l
+            f_p[a] -= p
+            f_q[a] -= q
+            f_v = v_a - 2.0 * (r * p + x * q) + z2 * l - v
+            value -= b[IN_DROP, j] * f_v
+            primal = max(primal, abs(f_v), v_lo - v, p * p + q * q - v_a * l)
+            of_p = b[LP, a] - b[LP, j] + 2.0 * r * b[IN_DROP, j] - b[IN_CONE, j]
+            of_q = b[LQ, a] - b[LQ, j] + 2.0 * x * b[IN_DROP, j] - b[IN_CONE + 1, j]
+            of_l = r * b[LP, j] + x * b[LQ, j] - z2 * b[IN_DROP, j] - b[IN_CONE + 2, j]
+            gap += b[IN_CONE, j] * p + b[IN_CONE + 1, j] * q + b[IN_CONE + 2, j] * l + b[IN_CONE + 3, j] * v_a
+            gap += b[IN_LOW, j] * (v - v_lo)
+            p_hat, q_hat = b[IN_PH, j], b[IN_QH, j]
+            l_max = np.inf
+            if tree.rated[j]:
+                l_max = min(given.bus[row, I_MAX_A, j] / tree.base_a[j], LARGEST_RATING_PU) ** 2
+                of_l += b[IN_RATING, j]
+                gap += b[IN_RATING, j] * (l_max - l)
+                primal = max(primal, l - l_max)
+            worst = max(abs(of_p), abs(of_q), abs(of_l))
+            dual, ray = max(dual, worst), max(ray, worst)
+            if with_lossless:
+                v_free[j] = b[IN_VH, j]
+                g_p[j] += p_hat
+                g_q[j] += q_hat
+                g_p[a] -= p_hat
+                g_q[a] -= q_hat
+                f_v = v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]
+                value -= b[IN_DROP_HAT, j] * f_v
+                primal = max(primal, abs(f_v), v_free[j] - v_hi)
+                of_p = b[IN_HP, a] - b[IN_HP, j] + 2.0 * r * b[IN_DROP_HAT, j] - b[IN_CONE_HAT, j]
+                of_q = b[IN_HQ, a] - b[IN_HQ, j] + 2.0 * x * b[IN_DROP_HAT, j] - b[IN_CONE_HAT + 1, j]
+                worst = max(abs(of_p), abs(of_q))
+                dual, ray = max(dual, worst), max(ray, worst)
+                gap += b[IN_HIGH, j] * (v_hi - v_free[j])
+                if tree.rated[j]:
+                    gap += (
+                        b[IN_CONE_HAT, j] * p_hat
+                        + b[IN_CONE_HAT + 1, j] * q_hat
+                        + b[IN_CONE_HAT + 2, j] * l_max
+                        + b[IN_CONE_HAT + 3, j] * v_a
+                    )
+                    primal = max(primal, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
+            else:
+                v_free[j] = v_free[a] - 2.0 * (r * p_hat + x * q_hat)
+                excess = max(excess, v_free[j] - v_hi)
+                if tree.rated[j]:
+                    excess = max(excess, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
+                primal = max(primal, v - v_hi)
+                gap += b[IN_HIGH, j] * (v_hi - v)
+            answer.bus[row, 0, j], answer.bus[row, 1, j], answer.bus[row, 2, j] = p * s, q * s, l
+            answer.bus[row, 6, j] = b[IN_LOW, j] * money * s
+            answer.bus[row, 7, j] = b[IN_HIGH, j] * money * s
+            answer.bus[row, 8, j] = b[IN_RATING, j] * money * s
+            # Of Ph^2 + Qh^2 - l_max v <= 0, from the cone's multiplier along v.
+            answer.bus[row, 9, j] = b[IN_CONE_HAT + 3, j] / l_max * money * s
+        for j in range(n):
+            value -= b[LP, j] * f_p[j] + b[LQ, j] * f_q[j]
+            primal = max(primal, abs(f_p[j]), abs(f_q[j]))
+            if with_lossless and j > 0:
+                value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
+                primal = max(primal, abs(g_p[j]), abs(g_q[j]))
+        value -= gap
+        gap /= max(1.0, abs(cost) / (money * s))
+        # Written so that NaN fails.
+        is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
+        # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
+        # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
+        is_infeasible = not is_optimal and value > REACH_PU * (n + len(d[U])) * ray
+        answer.status[row] = OPTIMAL if is_optimal else INFEASIBLE_PROBLEM if is_infeasible else INACCURATE
+        answer.row[row, FOUND_PRIMAL], answer.row[row, FOUND_DUAL], answer.row[row, FOUND_GAP] = (
+            primal,
+            dual / largest,
+            gap,
+        )
+        answer.row[row, FOUND_EXCESS] = excess if is_optimal else np.inf
+        answer.row[row, FOUND_COST] = cost
+        if not is_optimal:
+            answer.device[row] = 0.0
+            answer.bus[row] = 0.0
+            answer.row[row, FOUND_COST] = 0.0
+
+
+# --- How the optimum moves.
+
+
+@compiled
+def adjoint(w, tree, given, point, rows, lossless, settings, seed, found):
+    """Solve the linear system at the optimum of each row, with `seed` on its right-hand side.
+
+    With it the answer moves as the problem does, once the cones have their true curvature in place of Nesterov and
+    Todd's. The system is symmetric, so with a loss's gradient on the right it gives what every input is worth.
+    `seed` has P, Q, L, V, LP and LQ of every bus; `found` the same and PH, QH, VH, HP, HQ, and in its rows what the
+    substation's squared voltage is worth.
+    """
+    lanes = n_lanes(w.bus)
+    for start in range(0, len(rows), lanes):
+        n_taken = min(lanes, len(rows) - start)
+        for lane in range(lanes):
+            row = rows[start + min(lane, n_taken - 1)]
+            load(w, tree, given, row, lane, lossless)
+            reload(w, tree, point, row, lane, lossless)
+        backward(w, tree, settings, lossless, None)
+        for lane in range(lanes):
+            put_seed(w, tree, seed, rows[start + min(lane, n_taken - 1)], lane, lossless)
+        backward(w, tree, settings, lossless, 1)
+        forward(w, tree, lossless, 1)
+        for lane in range(n_taken):
+            take_directions(w, found, rows[start + lane], lane, lossless)
+
+
+@inlined
+def reload(w, tree, point, row, lane, lossless):
+    """Put back the point of a row, with the multipliers of cones along their gradient (-2 P, -2 Q, v, l)."""
+    b = w.bus
+    n = tree.parent.shape[0]
+    for j in range(n):
+        for f in range(len(OF_BUS)):
+            put(b, j, OF_BUS[f], lane, point.bus[row, f, j])
+        if lossless is not None:
+            for f in range(len(OF_BUS_LOSSLESS)):
+                put(b, j, OF_BUS_LOSSLESS[f], lane, point.bus[row, len(OF_BUS) + f, j])
+    for i in range(tree.origin.shape[0]):
+        for f in range(len(OF_DEVICE)):
+            put(w.device, i, OF_DEVICE[f], lane, point.device[row, f, i])
+    for j in range(1, n):
+        v_a = get(b, tree.parent[j], V, lane)
+        align_cone(b, j, FLOW, lane, get(b, j, P, lane), get(b, j, Q, lane), get(b, j, L, lane), v_a)
+        if lossless is not None and tree.rated[j]:
+            p, q, l = get(b, j, PH, lane), get(b, j, QH, lane), get(b, j, L_MAX, lane)
+            align_cone(b, j, FLOW_HAT, lane, p, q, l, v_a)
+
+
+@inlined
+def align_cone(a, j, c, lane, p, q, l, v):
+    """Replace the multiplier by its part along (-2 P, -2 Q, v, l), which makes the scaling the true curvature."""
+    z_p, z_q, z_l, z_v = get(a, j, c, lane), get(a, j, c + 1, lane), get(a, j, c + 2, lane), get(a, j, c + 3, lane)
+    along = (v * z_l + l * z_v - 2.0 * (p * z_p + q * z_q)) / (v * v + l * l + 4.0 * (p * p + q * q))
+    put(a, j, c + ZP, lane, -2.0 * p * along)
+    put(a, j, c + ZQ, lane, -2.0 * q * along)
+    put(a, j, c + ZL, lane, v * along)
+    put(a, j, c + ZV, lane, l * along)
+
+
+@inlined
+def put_seed(w, tree, seed, row, lane, lossless):
+    """Put a right-hand side where the corrector looks for second-order terms and residuals."""
+    b, d = w.bus, w.device
+    for i in range(tree.origin.shape[0]):
+        put(d, i, FORCE, lane, seed.device[row, U, i])
+        put(d, i, AT_LEAST + K, lane, 0.0)
+        put(d, i, AT_MOST + K, lane, 0.0)
+    for j in range(tree.parent.shape[0]):
+        for f in range(len(SEEDED)):
+            put(b, j, SEEDED[f], lane, seed.bus[row, f, j])
+        put(b, j, LOW + K, lane, -get(b, j, LOW + K, lane))
+        for f in (FLOW + KV, HIGH + K, RATING + K, FV):
+            put(b, j, f, lane, 0.0)
+        if lossless is not None:
+            put(b, j, GP, lane, seed.bus[row, 4, j])
+            put(b, j, GQ, lane, seed.bus[row, 5, j])
+            for f in (GV, FLOW_HAT + KP, FLOW_HAT + KQ, FLOW_HAT + KL, FLOW_HAT + KV):
+                put(b, j, f, lane, 0.0)
+
+
+@inlined
+def take_directions(w, found, row, lane, lossless):
+    """Copy what a lane found to its row."""
+    b, k = w.bus, w.block
+    p, n_v = in_both(lossless, 3, 6), in_both(lossless, 1, 2)
+    for j in range(b.shape[0] - 1):
+        for f in range(len(DIRECTIONS)):
+            found.bus[row, f, j] = get(b, j, DIRECTIONS[f], lane)
+        if lossless is not None:
+            for f in range(len(DIRECTIONS_LOSSLESS)):
+                found.bus[row, len(DIRECTIONS) + f, j] = get(b, j, DIRECTIONS_LOSSLESS[f], lane)
+    for i in range(w.device.shape[0]):
+        found.device[row, U, i] = get(w.device, i, DU, lane)
+    # What is left of the substation's voltages in the block that its lines hand to it.
+    worth = 0.0
+    for v in range(n_v):
+        worth += get(k, 0, p * p + v, lane)
+        for c in range(2):
+            worth -= get(k, 0, v * p + n_v + c, lane) * get(b, 0, NP + c, lane)
+    found.row[row, 0] = worth

@@ -1,0 +1,114 @@
+"""What a small change of a query does to the DSO's response; see `grid/opf/gradient.py` for where that is defined."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
+from peergrid.grid.errors import InvalidQuery
+from peergrid.grid.opf.gradient import SolutionGradient, solve_with_gradient
+from peergrid.grid.opf.interior_point import InteriorPointOpf
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResponseGradient:
+    """Gradient of a loss with respect to figures of a `DsoResponse`; None where the loss doesn't use them."""
+
+    accepted_kw: Float[np.ndarray, "*batch trade"] | None = None
+    shed_kw: Float[np.ndarray, "*batch bus"] | None = None
+    generator_kw: Float[np.ndarray, "*batch gen"] | None = None
+    generator_kvar: Float[np.ndarray, "*batch gen"] | None = None
+    substation_kw: Float[np.ndarray, "*batch"] | None = None
+    substation_kvar: Float[np.ndarray, "*batch"] | None = None
+    voltage_pu: Float[np.ndarray, "*batch bus"] | None = None
+    flow_kw: Float[np.ndarray, "*batch bus"] | None = None
+    flow_kvar: Float[np.ndarray, "*batch bus"] | None = None
+    price_per_kwh: Float[np.ndarray, "*batch bus"] | None = None
+    reactive_price_per_kvarh: Float[np.ndarray, "*batch bus"] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QueryGradient:
+    """Gradient of a loss with respect to the numbers of a `DsoQuery`, with limits as if they had been given."""
+
+    load_kw: Float[np.ndarray, "*batch bus"]
+    load_kvar: Float[np.ndarray, "*batch bus"]
+    proposed_kw: Float[np.ndarray, "*batch trade"]
+    lmp_per_kwh: Float[np.ndarray, "*batch"]
+    v_min_pu: Float[np.ndarray, "*batch bus"]
+    v_max_pu: Float[np.ndarray, "*batch bus"]
+    i_max_a: Float[np.ndarray, "*batch bus"]
+
+
+def respond_with_gradient(
+    dso: OpfDso, query: DsoQuery
+) -> tuple[DsoResponse, Callable[[ResponseGradient], QueryGradient]]:
+    """The response, and the function that takes a loss's gradient with respect to it back to the query's numbers.
+
+    Gradients are zero for responses whose status is not OPTIMAL. A first proposal and penalties count as given.
+
+    Raises:
+        InvalidQuery: The query is at fault, or the DSO's solver is not the interior-point method.
+    """
+    if not isinstance(dso._solve, InteriorPointOpf):
+        raise InvalidQuery(
+            f"gradients come from the solver 'interior_point'; this DSO's is {type(dso._solve).__name__}"
+        )
+    start = time.perf_counter()
+    problem = dso.problem(query)
+    solution, to_problem = solve_with_gradient(dso._solve, problem)
+    response = dso._respond(problem, solution, start)
+    penalty = query.penalty or dso.penalty
+
+    def pull_back(of_response: ResponseGradient) -> QueryGradient:
+        is_optimal = (response.status == int(DsoStatus.OPTIMAL))[..., None]
+        batch, n_device = response.status.shape, len(problem.injections.bus)
+        p_kw, q_kvar = np.zeros((*batch, n_device)), np.zeros((*batch, n_device))
+        for of_devices, places, values in (
+            (p_kw, dso._of_trades, of_response.accepted_kw),
+            (p_kw, dso._of_generators, of_response.generator_kw),
+            (q_kvar, dso._of_generators, of_response.generator_kvar),
+            (p_kw, dso._of_shedding, None if of_response.shed_kw is None else of_response.shed_kw[..., 1:]),
+            (p_kw, 0, of_response.substation_kw),
+            (q_kvar, 0, of_response.substation_kvar),
+        ):
+            if values is not None:
+                of_devices[..., places] = values
+        at_bus = ("voltage_pu", "flow_kw", "flow_kvar", "price_per_kwh", "reactive_price_per_kvarh")
+        given = {"p_kw": p_kw, "q_kvar": q_kvar} | {name: getattr(of_response, name) for name in at_bus}
+        of_solution = {name: np.where(is_optimal, v, 0.0) for name, v in given.items() if v is not None}
+        found = to_problem(SolutionGradient(**of_solution))
+
+        # Loads are also what can be shed, with their reactive part.
+        of_load, of_reactive_load = found.load_kw.copy(), found.load_kvar.copy()
+        tan_phi = problem.injections.tan_phi[..., dso._of_shedding]
+        of_tan_phi, most = found.tan_phi[..., dso._of_shedding], problem.injections.p_max_kw[..., dso._of_shedding]
+        per_kw = np.divide(of_tan_phi, most, out=np.zeros_like(most), where=most > 0)
+        of_load[..., 1:] += np.where(most > 0, found.p_max_kw[..., dso._of_shedding], 0.0) - tan_phi * per_kw
+        of_reactive_load[..., 1:] += per_kw
+        # A proposal is the bound on its side, and what curtailment is counted from unless another was made first.
+        proposed = query.proposed_kw
+        trades = dso._of_trades
+        of_proposed = np.where(proposed < 0, found.p_min_kw[..., trades], 0.0)
+        of_proposed += np.where(proposed > 0, found.p_max_kw[..., trades], 0.0)
+        counts_from_itself = problem.injections.reference_kw[..., trades] == proposed
+        of_proposed += np.where(counts_from_itself, found.reference_kw[..., trades], 0.0)
+        of_lmp = found.linear_per_kwh[..., 0]
+        if penalty.energy_at_lmp:
+            of_lmp = of_lmp + found.linear_per_kwh[..., trades].sum(axis=-1)
+        return QueryGradient(
+            load_kw=of_load,
+            load_kvar=of_reactive_load,
+            proposed_kw=of_proposed,
+            lmp_per_kwh=np.asarray(of_lmp),
+            v_min_pu=found.v_min_pu,
+            v_max_pu=found.v_max_pu,
+            i_max_a=found.i_max_a,
+        )
+
+    return response, pull_back
