@@ -127,7 +127,7 @@ def export_at(
     side: Side,
 ) -> Float[np.ndarray, "*batch agent"]:
     """Export E(mu) at a marginal value; at a jump, its limit from the left or from the right."""
-    return _climbed(_curves(microgrids, interval), value_per_kwh, side, interval.pv_kw.shape)
+    return _export_band(microgrids, interval, value_per_kwh, value_per_kwh)[0 if side == "left" else 1]
 
 
 def marginal_value(
@@ -145,14 +145,9 @@ def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.
 
     Devices that open at the very same value share what is left to take in proportion.
     """
-    _, pv_kw, diesel_kw, cut_kw, unserved_kw = _reach(microgrids, interval, export_kw)
-    load_kw = np.maximum(_free_load_kw(microgrids, interval) - cut_kw - unserved_kw, 0.0)
+    _, pv_kw, diesel_kw, load_kw, reached_kw = _reach(microgrids, interval, export_kw)
     return Dispatch(
-        pv_kw=pv_kw,
-        diesel_kw=diesel_kw,
-        battery_kw=interval.battery_kw,
-        load_kw=load_kw,
-        export_kw=pv_kw + diesel_kw + interval.battery_kw - load_kw,
+        pv_kw=pv_kw, diesel_kw=diesel_kw, battery_kw=interval.battery_kw, load_kw=load_kw, export_kw=reached_kw
     )
 
 
@@ -170,8 +165,8 @@ def export_band(
     So the best export is the contract clipped to this band: that at mu = clip(mu of the contract, sell, buy), at a jump
     the one closest to the contract.
     """
-    curves, shape = _curves(microgrids, interval), interval.pv_kw.shape
-    return _climbed(curves, sell_per_kwh, "left", shape), _climbed(curves, buy_per_kwh, "right", shape)
+    least_kw, most_kw = _export_band(microgrids, interval, sell_per_kwh, buy_per_kwh)
+    return least_kw, most_kw
 
 
 def utility(
@@ -278,12 +273,12 @@ def _floor_kw(microgrids: Microgrids, interval: Interval) -> Float[np.ndarray, "
 class _Curves(NamedTuple):
     """What shapes the curve of every microgrid: [row, agent], or [agent] where it is the same in every interval."""
 
-    least_kw: Float[np.ndarray, "row agent"]
     pv_kw: Float[np.ndarray, "row agent"]
-    free_kw: Float[np.ndarray, "row agent"]
-    floor_kw: Float[np.ndarray, "row agent"]
+    demand_kw: Float[np.ndarray, "row agent"]
     alpha_per_kw2h: Float[np.ndarray, "row agent"]
+    battery_kw: Float[np.ndarray, "row agent"]
     w_per_kwh: Float[np.ndarray, " agent"]
+    must_serve_share: Float[np.ndarray, " agent"]
     diesel_max_kw: Float[np.ndarray, " agent"]
     diesel_a_per_kw2h: Float[np.ndarray, " agent"]
     diesel_b_per_kwh: Float[np.ndarray, " agent"]
@@ -291,14 +286,14 @@ class _Curves(NamedTuple):
 
 
 def _curves(microgrids: Microgrids, interval: Interval) -> _Curves:
-    free_kw = _free_load_kw(microgrids, interval)
+    shape = interval.pv_kw.shape
     return _Curves(
-        least_kw=_rows(interval.battery_kw - free_kw),
-        pv_kw=_rows(interval.pv_kw),
-        free_kw=_rows(free_kw),
-        floor_kw=_rows(_floor_kw(microgrids, interval)),
-        alpha_per_kw2h=_rows(interval.alpha_per_kw2h),
+        pv_kw=_rows(interval.pv_kw, shape),
+        demand_kw=_rows(interval.demand_kw, shape),
+        alpha_per_kw2h=_rows(interval.alpha_per_kw2h, shape),
+        battery_kw=_rows(interval.battery_kw, shape),
         w_per_kwh=microgrids.utility_w_per_kwh,
+        must_serve_share=np.asarray(microgrids.must_serve_share),
         diesel_max_kw=microgrids.diesel_max_kw,
         diesel_a_per_kw2h=microgrids.diesel_a_per_kw2h,
         diesel_b_per_kwh=microgrids.diesel_b_per_kwh,
@@ -306,57 +301,67 @@ def _curves(microgrids: Microgrids, interval: Interval) -> _Curves:
     )
 
 
-def _rows(
-    values: Float[np.ndarray, "*#batch #agent"], shape: tuple[int, ...] | None = None
-) -> Float[np.ndarray, "row agent"]:
-    """The values, broadcast to a shape if one is given, with one axis for all batches."""
-    if shape is not None and values.shape != shape:
+def _rows(values: Float[np.ndarray, "*#batch #agent"], shape: tuple[int, ...]) -> Float[np.ndarray, "row agent"]:
+    """The values, broadcast to a shape, with one axis for all batches."""
+    if values.shape != shape:
         values = np.array(np.broadcast_to(values, shape))
-    return np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    return np.ascontiguousarray(values, dtype=float).reshape(-1, shape[-1])
 
 
-def _climbed(
-    curves: _Curves, value_per_kwh: Float[np.ndarray, "*#batch #agent"], side: Side, shape: tuple[int, ...]
-) -> Float[np.ndarray, "*batch agent"]:
-    export_kw: Float[np.ndarray, "*batch agent"] = _climb(curves, _rows(value_per_kwh, shape), side == "right")
-    return export_kw.reshape(shape)
+def _export_band(
+    microgrids: Microgrids,
+    interval: Interval,
+    sell_per_kwh: Float[np.ndarray, "*#batch #agent"],
+    buy_per_kwh: Float[np.ndarray, "*#batch #agent"],
+) -> Float[np.ndarray, "end *batch agent"]:
+    """E(sell-) and E(buy+)."""
+    shape = interval.pv_kw.shape
+    band_kw: Float[np.ndarray, "end row agent"] = _climb(
+        _curves(microgrids, interval), _rows(sell_per_kwh, shape), _rows(buy_per_kwh, shape)
+    )
+    return band_kw.reshape(2, *shape)
 
 
 def _reach(
     microgrids: Microgrids, interval: Interval, export_kw: Float[np.ndarray, "*batch agent"]
 ) -> Float[np.ndarray, "figure *batch agent"]:
-    """Where the curve first reaches an export: the marginal value, and what is taken of the four ways to export."""
-    figures: Float[np.ndarray, "figure *batch agent"] = _walk(_curves(microgrids, interval), _rows(export_kw))
-    return figures.reshape(-1, *export_kw.shape)
+    """Where the curve first reaches an export: the marginal value, PV, diesel, load, and the export reached."""
+    shape = export_kw.shape
+    figures: Float[np.ndarray, "figure row agent"] = _walk(_curves(microgrids, interval), _rows(export_kw, shape))
+    return figures.reshape(-1, *shape)
 
 
 @compiled
 def _climb(
-    curves: _Curves, value_per_kwh: Float[np.ndarray, "row agent"], from_right: bool
-) -> Float[np.ndarray, "row agent"]:
-    """The export at a marginal value, at a jump seen from the left or from the right."""
-    export_kw = np.empty_like(value_per_kwh)
-    for row in range(export_kw.shape[0]):
-        for agent in range(export_kw.shape[1]):
-            taken_kw = 0.0
+    curves: _Curves, sell_per_kwh: Float[np.ndarray, "row agent"], buy_per_kwh: Float[np.ndarray, "row agent"]
+) -> Float[np.ndarray, "end row agent"]:
+    """The exports at two marginal values; at a jump the first is seen from the left, the second from the right."""
+    export_kw = np.empty((2, *sell_per_kwh.shape))
+    for row in range(export_kw.shape[1]):
+        for agent in range(export_kw.shape[2]):
+            sold_kw = bought_kw = 0.0
             for rung in _ladder(curves, row, agent):
-                taken_kw += _taken(rung, value_per_kwh[row, agent], from_right)
-            export_kw[row, agent] = curves.least_kw[row, agent] + taken_kw
+                sold_kw += _taken(rung, sell_per_kwh[row, agent], False)
+                bought_kw += _taken(rung, buy_per_kwh[row, agent], True)
+            least_kw = curves.battery_kw[row, agent] - _free_kw(curves, row, agent)
+            export_kw[0, row, agent], export_kw[1, row, agent] = least_kw + sold_kw, least_kw + bought_kw
     return export_kw
 
 
 @compiled
 def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[np.ndarray, "figure row agent"]:
-    """Where each curve first reaches an export: the marginal value, and what is taken of each rung.
+    """Where each curve first reaches an export: the marginal value, PV, diesel, load, and the export reached.
 
     From corner to corner, each seen from the left and from the right, everything is linear. Interpolating the rungs
     rather than opening them at the interpolated value keeps the export exact however steep the curve is.
     """
     figures = np.empty((5, *export_kw.shape))
+    taken = np.empty(5)
     for row in range(export_kw.shape[0]):
         for agent in range(export_kw.shape[1]):
-            rungs, least_kw = _ladder(curves, row, agent), curves.least_kw[row, agent]
-            most_kw = 0.0
+            rungs, free_kw = _ladder(curves, row, agent), _free_kw(curves, row, agent)
+            battery_kw = curves.battery_kw[row, agent]
+            least_kw, most_kw = battery_kw - free_kw, 0.0
             for _, _, size_kw in rungs:
                 most_kw += size_kw
             target_kw = min(max(export_kw[row, agent], least_kw), least_kw + most_kw)
@@ -377,8 +382,19 @@ def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[n
             rise_kw = high[5] - low[5]
             share = (target_kw - low[5]) / rise_kw if rise_kw > 0 else 0.0
             for k in range(5):
-                figures[k, row, agent] = min(max(low[k] + share * (high[k] - low[k]), low[k]), high[k])
+                taken[k] = min(max(low[k] + share * (high[k] - low[k]), low[k]), high[k])
+            value_per_kwh, pv_kw, diesel_kw, cut_kw, unserved_kw = taken
+            load_kw = max(free_kw - cut_kw - unserved_kw, 0.0)
+            figures[0, row, agent], figures[1, row, agent], figures[2, row, agent] = value_per_kwh, pv_kw, diesel_kw
+            figures[3, row, agent], figures[4, row, agent] = load_kw, pv_kw + diesel_kw + battery_kw - load_kw
     return figures
+
+
+@inlined
+def _free_kw(curves: _Curves, row: int, agent: int) -> float:
+    """What is consumed when energy is free."""
+    floor_kw = curves.must_serve_share[agent] * curves.demand_kw[row, agent]
+    return max(curves.w_per_kwh[agent] / curves.alpha_per_kw2h[row, agent], floor_kw)
 
 
 @inlined
@@ -389,13 +405,13 @@ def _ladder(curves: _Curves, row: int, agent: int) -> tuple[Rung, Rung, Rung, Ru
     """
     b, diesel_max_kw = curves.diesel_b_per_kwh[agent], curves.diesel_max_kw[agent]
     w, alpha, unserved = curves.w_per_kwh[agent], curves.alpha_per_kw2h[row, agent], curves.unserved_per_kwh[agent]
-    floor_kw = curves.floor_kw[row, agent]
+    floor_kw = curves.must_serve_share[agent] * curves.demand_kw[row, agent]
     # With an infinite alpha nothing is consumed above the floor, and any value will do.
     at_floor = max(w - alpha * floor_kw, 0.0) if np.isfinite(alpha) else w
     return (
         (0.0, 0.0, curves.pv_kw[row, agent]),
         (b, b + 2 * curves.diesel_a_per_kw2h[agent] * diesel_max_kw, diesel_max_kw),
-        (0.0, at_floor, curves.free_kw[row, agent] - floor_kw),
+        (0.0, at_floor, _free_kw(curves, row, agent) - floor_kw),
         (unserved, unserved, floor_kw),
     )
 

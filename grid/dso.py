@@ -31,6 +31,16 @@ SOLVERS = {
     "conic": "peergrid.grid.opf.conic:ConicOpf",
 }
 TIGHT_PU = 1e-6
+OF_INJECTIONS = (
+    "p_min_kw",
+    "p_max_kw",
+    "linear_per_kwh",
+    "quadratic_per_kw2h",
+    "reference_kw",
+    "tan_phi",
+    "q_min_kvar",
+    "q_max_kvar",
+)
 
 Coefficient = float | Float[np.ndarray, "..."]
 
@@ -214,6 +224,14 @@ class OpfDso:
         self._of_shedding = slice(1 + n_gen, n_gen + feeder.n_bus)
         self._of_trades = slice(n_gen + feeder.n_bus, n_device)
         has_free_q = np.arange(n_device) <= n_gen
+        self._limits = np.stack([feeder.v_min_pu, feeder.v_max_pu, feeder.i_max_a])
+        # What no query changes of the injections, in the order of OF_INJECTIONS; zero elsewhere.
+        self._injections = np.zeros((len(OF_INJECTIONS), n_device))
+        most, own = self.substation_limit_kva, self.generators
+        self._injections[:, 0] = (-most, most, 0.0, 0.0, 0.0, 0.0, -most, most)
+        p_and_cost: tuple[Any, ...] = (own.p_min_kw, own.p_max_kw, own.b_per_kwh, own.a_per_kw2h, 0.0, 0.0)
+        for row, values in zip(self._injections, (*p_and_cost, own.q_min_kvar, own.q_max_kvar), strict=True):
+            row[self._of_generators] = values
         self._solve = resolve(solver, "OPF solver", SOLVERS)(feeder, self._device_bus, has_free_q, self.upper_voltage)
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
@@ -227,60 +245,54 @@ class OpfDso:
         Raises:
             InvalidQuery: Arrays of the wrong shape, NaN, or crossed limits, all named at once.
         """
-        feeder, generators = self.feeder, self.generators
         penalty = query.penalty or self.penalty
         batch = self._check(query)
         load, proposed = query.load_kw, query.proposed_kw
         lmp = np.asarray(query.lmp_per_kwh, dtype=float)[..., None]
-
-        def devices(substation: Any, generator: Any, shed: Any, trade: Any) -> Float[np.ndarray, "*batch device"]:
-            values = np.empty((*batch, len(self._device_bus)))
-            values[..., :1] = substation
-            values[..., self._of_generators] = generator
-            values[..., self._of_shedding] = shed
-            values[..., self._of_trades] = trade
-            return values
-
-        def limit(given: Any, own: Float[np.ndarray, " bus"]) -> Float[np.ndarray, "*batch bus"]:
-            return np.full(load.shape, own if given is None else given)
 
         def at_load(coefficient: Coefficient) -> Coefficient:
             # One value per bus: shedding exists at every bus but the root.
             one_each = isinstance(coefficient, np.ndarray) and coefficient.ndim and coefficient.shape[-1] > 1
             return np.asarray(coefficient)[..., 1:] if one_each else coefficient
 
-        most = self.substation_limit_kva
+        def copies(table: Float[np.ndarray, "field entry"]) -> Float[np.ndarray, "field *batch entry"]:
+            values = np.empty((len(table), *batch, table.shape[-1]))
+            values[:] = table.reshape(len(table), *[1] * len(batch), -1)
+            return values
+
         sheddable = np.maximum(load[..., 1:], 0.0)
-        some = sheddable > 0
-        # Reactive load goes with the active load that is shed, at the same power factor.
-        tan_phi = np.where(some, query.load_kvar[..., 1:] / np.where(some, sheddable, 1.0), 0.0)
         wanted = proposed
         if (first := query.first_proposed_kw) is not None:
             wanted = np.where((first * proposed > 0) & (np.abs(first) > np.abs(proposed)), first, proposed)
-        trade_price = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(wanted)
-        injections = Injections(
-            bus=self._device_bus,
-            p_min_kw=devices(-most, generators.p_min_kw, 0.0, np.minimum(proposed, 0.0)),
-            p_max_kw=devices(most, generators.p_max_kw, sheddable, np.maximum(proposed, 0.0)),
-            linear_per_kwh=devices(lmp, generators.b_per_kwh, at_load(penalty.voll_per_kwh), trade_price),
-            quadratic_per_kw2h=devices(
-                0.0, generators.a_per_kw2h, at_load(penalty.c_ls_per_kw2h), penalty.lambda_corr_per_kw2h
-            ),
-            reference_kw=devices(0.0, 0.0, 0.0, wanted),
-            tan_phi=devices(0.0, 0.0, tan_phi, 0.0),
-            q_min_kvar=devices(-most, generators.q_min_kvar, 0.0, 0.0),
-            q_max_kvar=devices(most, generators.q_max_kvar, 0.0, 0.0),
-        )
+        shedding, trades = self._of_shedding, self._of_trades
+        injections = copies(self._injections)
+        p_min, p_max, linear, quadratic, reference, tan_phi, _, _ = injections
+        np.minimum(proposed, 0.0, out=p_min[..., trades])
+        np.maximum(proposed, 0.0, out=p_max[..., trades])
+        p_max[..., shedding] = sheddable
+        linear[..., :1] = lmp
+        linear[..., shedding] = at_load(penalty.voll_per_kwh)
+        linear[..., trades] = lmp * penalty.energy_at_lmp - penalty.kappa_per_kwh * np.sign(wanted)
+        quadratic[..., shedding] = at_load(penalty.c_ls_per_kw2h)
+        quadratic[..., trades] = penalty.lambda_corr_per_kw2h
+        reference[..., trades] = wanted
+        # Reactive load goes with the active load that is shed, at the same power factor.
+        np.divide(query.load_kvar[..., 1:], sheddable, out=tan_phi[..., shedding], where=sheddable > 0)
+        limits = copies(self._limits)
+        for own, given in zip(limits, (query.v_min_pu, query.v_max_pu, query.i_max_a), strict=True):
+            if given is not None:
+                own[:] = given
+        v_min, v_max, i_max = limits
         return OpfProblem(
-            feeder=feeder,
+            feeder=self.feeder,
             upper_voltage=self.upper_voltage,
-            injections=injections,
+            injections=Injections(bus=self._device_bus, **dict(zip(OF_INJECTIONS, injections, strict=True))),
             load_kw=load,
             load_kvar=query.load_kvar,
-            v_source_pu=np.full(batch, feeder.v_source_pu),
-            v_min_pu=limit(query.v_min_pu, feeder.v_min_pu),
-            v_max_pu=limit(query.v_max_pu, feeder.v_max_pu),
-            i_max_a=limit(query.i_max_a, feeder.i_max_a),
+            v_source_pu=np.full(batch, self.feeder.v_source_pu),
+            v_min_pu=v_min,
+            v_max_pu=v_max,
+            i_max_a=i_max,
         )
 
     def _check(self, query: DsoQuery) -> tuple[int, ...]:
@@ -327,15 +339,19 @@ class OpfDso:
 
     def _respond(self, problem: OpfProblem, solution: OpfSolution, start: float) -> DsoResponse:
         solved = np.asarray(solution.status == int(OpfStatus.OPTIMAL))
+        if not solved.all():
+            # Where there is no answer, energy alone makes the price, and voltages of 1 keep its parts finite.
+            price = np.where(solved[..., None], solution.price_per_kwh, problem.injections.linear_per_kwh[..., :1])
+            voltage = np.where(solved[..., None], solution.voltage_pu, 1.0)
+            solution = replace(solution, voltage_pu=voltage, price_per_kwh=price)
         flowing = flowing_pu2(self.feeder, solution)
-        gap = np.where(solved, relaxation_gap(self.feeder, solution, flowing), 0.0)
+        gap = relaxation_gap(self.feeder, solution, flowing)
         tight = np.asarray(solved & (gap <= TIGHT_PU))
         p, q = solution.p_kw, solution.q_kvar
         # The solver stays within the bounds to its tolerance; the promise (never enlarged, never reversed) is exact.
         bounded = p.clip(problem.injections.p_min_kw, problem.injections.p_max_kw)
         shed = np.zeros(problem.load_kw.shape)
         shed[..., 1:] = bounded[..., self._of_shedding]
-        price = np.where(solved[..., None], solution.price_per_kwh, problem.injections.linear_per_kwh[..., :1])
         response = DsoResponse(
             accepted_kw=bounded[..., self._of_trades],
             shed_kw=shed,
@@ -349,9 +365,9 @@ class OpfDso:
             # Not from current_pu2, which stays loose on lines of a milliohm.
             current_a=np.sqrt(flowing) * self.feeder.base_a,
             losses_kw=np.asarray((self.feeder.r_pu * solution.current_pu2).sum(axis=-1) * self.feeder.base_kva),
-            price_per_kwh=price,
+            price_per_kwh=solution.price_per_kwh,
             reactive_price_per_kvarh=solution.reactive_price_per_kvarh,
-            price_parts=self._parts(solution, price, solved),
+            price_parts=price_parts(self.feeder, solution, self.upper_voltage),
             v_min_multiplier=solution.v_min_multiplier,
             v_max_multiplier=solution.v_max_multiplier,
             i_max_multiplier=solution.i_max_multiplier,
@@ -362,13 +378,6 @@ class OpfDso:
             solve_seconds=time.perf_counter() - start,
         )
         return response if tight.all() else with_power_flow(self, response, problem, where=np.asarray(~tight))
-
-    def _parts(self, solution: OpfSolution, price: Float[np.ndarray, "*batch bus"], solved: np.ndarray) -> PriceParts:
-        if not solved.all():
-            # Where there is no answer, voltages of 1 keep the price parts finite, and energy alone makes the price.
-            voltage = np.where(solved[..., None], solution.voltage_pu, 1.0)
-            solution = replace(solution, voltage_pu=voltage, price_per_kwh=price)
-        return price_parts(self.feeder, solution, self.upper_voltage)
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -185,15 +185,18 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         """
         faults = [f"no action for {a}" for a in self.agents if a not in actions]
         faults += [f"unknown agent {a!r}" for a in actions if a not in self.agents]
-        for agent in self.agents:
-            action = np.asarray(actions.get(agent, np.zeros(N_ACTIONS)))
+        given = [np.asarray(actions.get(a, np.zeros(N_ACTIONS))) for a in self.agents]
+        for agent, action in zip(self.agents, given, strict=True):
             if action.shape != (N_ACTIONS,) or action.dtype.kind not in "iuf":
                 faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not 4 numbers")
-            elif not np.isfinite(action).all():
+        if not faults:
+            stacked = np.array([given], dtype=np.float64)
+            if np.isfinite(stacked).all():
+                return stacked
+        for agent, action in zip(self.agents, given, strict=True):
+            if action.dtype.kind == "f" and not np.isfinite(action).all():
                 faults.append(f"action of {agent} is not finite: {action.tolist()}")
-        if faults:
-            raise InvalidAction("; ".join(faults))
-        return np.array([[actions[a] for a in self.agents]], dtype=np.float64)
+        raise InvalidAction("; ".join(faults))
 
     def _observations(self) -> dict[str, np.ndarray]:
         return dict(zip(self.agents, self.simulation.seen[0].copy(), strict=True))

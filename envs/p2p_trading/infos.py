@@ -57,6 +57,9 @@ INFOS: dict[str, tuple[str, str]] = {
 }
 
 
+_PLACE = {name: k for k, name in enumerate(INFOS)}
+
+
 def nothing_yet(n_row: int, n_agent: int) -> Float[np.ndarray, "info batch agent"]:
     """The infos before the first interval: zero throughout."""
     return np.zeros((len(INFOS), n_row, n_agent))
@@ -65,16 +68,18 @@ def nothing_yet(n_row: int, n_agent: int) -> Float[np.ndarray, "info batch agent
 def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch agent"]:
     """The infos of an interval, in the order and the units of INFOS."""
     response, feeder, hours = outcome.response, params.feeder, params.step_hours
-    voltage, parts, at = response.voltage_pu[:, 1:], response.price_parts, params.trade_bus
-    low = voltage < feeder.v_min_pu[1:] - VOLTAGE_TOLERANCE_PU
-    high = voltage > feeder.v_max_pu[1:] + VOLTAGE_TOLERANCE_PU
+    voltage, parts = response.voltage_pu, response.price_parts
+    beyond = (voltage < feeder.v_min_pu - VOLTAGE_TOLERANCE_PU) | (voltage > feeder.v_max_pu + VOLTAGE_TOLERANCE_PU)
     loading = response.current_a[:, 1:] / feeder.i_max_a[1:]
+
+    def at_own(values: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
+        return values.take(params.trade_bus, axis=-1)
 
     of_network = {
         "lmp_per_kwh": outcome.lmp_per_kwh,
-        "voltage_min_pu": response.voltage_pu.min(axis=-1),
-        "voltage_max_pu": response.voltage_pu.max(axis=-1),
-        "voltage_violations": (low | high).sum(axis=-1),
+        "voltage_min_pu": voltage.min(axis=-1),
+        "voltage_max_pu": voltage.max(axis=-1),
+        "voltage_violations": beyond[:, 1:].sum(axis=-1),
         "loading_max": loading.max(axis=-1),
         "overloads": (loading > 1.0 + LOADING_TOLERANCE).sum(axis=-1),
         "shed_kwh": response.shed_kw.sum(axis=-1) * hours,
@@ -88,12 +93,12 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
         "dso_calls": outcome.dso_calls,
     }
     of_microgrid = {
-        "dlmp_per_kwh": response.price_per_kwh[:, at],
-        "dlmp_energy_per_kwh": parts.energy[:, at],
-        "dlmp_loss_per_kwh": parts.loss[:, at],
-        "dlmp_reactive_per_kwh": parts.reactive[:, at],
-        "dlmp_voltage_per_kwh": parts.voltage[:, at],
-        "dlmp_congestion_per_kwh": parts.congestion[:, at],
+        "dlmp_per_kwh": at_own(response.price_per_kwh),
+        "dlmp_energy_per_kwh": at_own(parts.energy),
+        "dlmp_loss_per_kwh": at_own(parts.loss),
+        "dlmp_reactive_per_kwh": at_own(parts.reactive),
+        "dlmp_voltage_per_kwh": at_own(parts.voltage),
+        "dlmp_congestion_per_kwh": at_own(parts.congestion),
         "te_price_per_kwh": outcome.te_price_per_kwh,
         "contract_kw": outcome.contracts.quantity_kw,
         "contract_price_per_kwh": outcome.contracts.price_per_kwh,
@@ -112,8 +117,9 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
         "gain": outcome.gain,
         "clipped_kw": outcome.clipped,
     }
-    found = of_microgrid | {name: values[:, None] for name, values in of_network.items()}
     measured = np.empty((len(INFOS), *outcome.gain.shape))
-    for row, name in zip(measured, INFOS, strict=True):
-        row[:] = found[name]
+    for name, values in of_microgrid.items():
+        measured[_PLACE[name]] = values
+    for name, values in of_network.items():
+        measured[_PLACE[name]] = values[:, None]
     return measured

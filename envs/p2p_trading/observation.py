@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
-from peergrid.envs.p2p_trading.transition import current_interval
+from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
 
 OPTIONS = ("full import", "last proposal", "full export")
@@ -98,20 +98,17 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
     now = current_interval(state, days, params)
     asked_kw = proposals(now, state)
     prediction = ask(asked_kw, now, state, predictor, params)
-    grids, rows = params.microgrids, np.arange(len(state.step))
+    grids, last = params.microgrids, state.last_proposed_kw
     rating = grids.rating_kw
+    usable = np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9)
+    battery_rating = np.maximum(grids.battery_rating_kw, 1e-9)
 
     def per_price(price: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return price / PRICE_UNIT_PER_KWH
 
     hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
-    last = state.last_proposed_kw
-    small = np.abs(last) <= 1e-9
-    accepted_share = np.where(small, 1.0, state.last_accepted_kw / np.where(small, 1.0, last))
-    usable = np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9)
-    battery_rating = np.maximum(grids.battery_rating_kw, 1e-9)
-    ahead = state.step + np.arange(1, params.lookahead)[:, None]
-    columns = [
+    ahead = intervals_from(state.step, 1, params.lookahead)
+    columns = (
         np.sin(hours),
         np.cos(hours),
         (params.intervals - state.step)[:, None] / params.intervals,
@@ -119,27 +116,32 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
         now.battery_least_kw / battery_rating,
         now.battery_most_kw / battery_rating,
         now.interval.pv_kw / rating,
-        *(days.pv_forecast_kw[rows, ahead] / rating),
+        days.pv_forecast_kw[ahead].swapaxes(0, 1) / rating,
         now.interval.demand_kw / rating,
         per_price(grids.diesel_b_per_kwh),
         per_price(grids.diesel_b_per_kwh + 2.0 * grids.diesel_a_per_kw2h * grids.diesel_max_kw),
         grids.diesel_max_kw / rating,
         per_price(grids.utility_w_per_kwh),
         per_price(now.lmp_per_kwh[:, None]),
-        *per_price(days.lmp_day_ahead_per_kwh[rows, ahead][..., None]),
+        per_price(days.lmp_day_ahead_per_kwh[ahead].T[..., None]),
         per_price(state.last_price_per_kwh),
         last / rating,
-        accepted_share,
-    ]
-    powers = (asked_kw, prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw)
-    prices = (prediction.price_per_kwh, prediction.price_low_per_kwh, prediction.price_high_per_kwh)
-    of_options = [*(kw / rating[:, None] for kw in powers), *(per_price(price) for price in prices)]
-    n_own, n_asked = len(columns), len(OPTIONS) * len(of_options)
-    seen = np.empty((*state.stored_kwh.shape, n_own + n_asked))
-    for k, column in enumerate(columns):
-        seen[..., k] = column
-    for k, figures in enumerate(of_options):
-        seen[..., n_own + k :: len(of_options)] = figures
+        np.divide(state.last_accepted_kw, last, out=np.ones_like(last), where=np.abs(last) > 1e-9),
+    )
+    powers = [asked_kw, prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw]
+    prices = [prediction.price_per_kwh, prediction.price_low_per_kwh, prediction.price_high_per_kwh]
+    of_options = (np.array(powers) / rating[:, None], per_price(np.array(prices)))
+
+    # What is ahead comes with a first axis for its entries.
+    widths = [len(column) if column.ndim == 3 else 1 for column in columns]
+    n_own, n_asked = sum(widths), len(OPTIONS) * (len(powers) + len(prices))
+    seen, end = np.empty((*last.shape, n_own + n_asked)), 0
+    entries = seen.transpose(2, 0, 1)
+    for column, width in zip(columns, widths, strict=True):
+        start, end = end, end + width
+        entries[start:end] = column
+    asked = seen[..., end:].reshape(*last.shape, len(OPTIONS), -1)
+    np.concatenate(of_options, out=asked.transpose(3, 0, 1, 2))
     return seen
 
 

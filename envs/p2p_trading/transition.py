@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,7 +25,7 @@ from peergrid.envs.microgrid import (
 )
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Decisions, Now, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
 from peergrid.grid.prices import te_price_per_kwh
 
@@ -48,7 +48,7 @@ def advance(
         params.microgrids, state.stored_kwh, decisions.battery_kw, now.least_kwh, now.most_kwh, params.step_hours
     )
 
-    price = response.price_per_kwh[:, params.trade_bus]
+    price = response.price_per_kwh.take(params.trade_bus, axis=-1)
     billed = bills(
         agreed.contracts,
         accepted,
@@ -84,7 +84,7 @@ def advance(
         stored_kwh=stored,
         bills=billed,
         lmp_per_kwh=now.lmp_per_kwh,
-        te_price_per_kwh=te_price[:, params.trade_bus],
+        te_price_per_kwh=te_price.take(params.trade_bus, axis=-1),
         gain=gain,
         dso_result=result,
         welfare=common,
@@ -109,7 +109,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
 
     The answer to the last question is kept, as observation, policies and step ask the same one.
     """
-    rows, t = np.arange(len(state.step)), state.step
+    rows, t = intervals_from(state.step)
     interval = Interval(
         pv_kw=days.pv_kw[rows, t],
         demand_kw=days.demand_kw[rows, t],
@@ -117,7 +117,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         battery_kw=np.zeros(state.stored_kwh.shape),
     )
     # The day's last boundary bounds what is beyond it too: the final observation is of an interval nobody plays.
-    end = np.minimum(t + 1, params.intervals)
+    end = t + (t < params.intervals)
     least_kwh, most_kwh = days.least_kwh[rows, end], days.most_kwh[rows, end]
     least_kw, most_kw = battery_limits(
         params.microgrids, interval, state.stored_kwh, least_kwh, most_kwh, params.step_hours
@@ -137,6 +137,19 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
     )
 
 
+def intervals_from(step: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
+    """Index of each row's own interval in what is drawn for its day, or of those from `start` to `stop` after it.
+
+    Where all rows are in the same interval these are slices, which copy nothing.
+    """
+    steps = set(step.tolist())
+    if len(steps) == 1:
+        t = steps.pop()
+        return slice(None), t if stop is None else slice(t + start, t + stop)
+    rows = np.arange(len(step))
+    return (rows, step) if stop is None else (rows[:, None], step[:, None] + np.arange(start, stop))
+
+
 def decode(
     actions: Float[np.ndarray, "batch agent 4"], now: Now, params: Params
 ) -> tuple[Decisions, Float[np.ndarray, "batch agent"]]:
@@ -144,18 +157,17 @@ def decode(
 
     Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
     """
-    actions = actions.clip(-1.0, 1.0)
-    battery, quantity, limit, dispatch = (actions[..., k] for k in range(N_ACTIONS))
+    battery, quantity, limit, dispatch = actions.clip(-1.0, 1.0).transpose(2, 0, 1)
     wished_battery_kw = battery * params.microgrids.battery_rating_kw
     battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
     wished_kw = quantity * params.microgrids.rating_kw
     quantity_kw = wished_kw.clip(now.idle_least_kw + battery_kw, now.idle_most_kw + battery_kw)
-    lmp = now.lmp_per_kwh[:, None]
+    lmp, cap = now.lmp_per_kwh[:, None], params.market.price_cap_per_kwh
     decisions = Decisions(
         battery_kw=battery_kw,
         quantity_kw=quantity_kw,
         limit_price_per_kwh=lmp + limit * params.market.half_spread_per_kwh,
-        dispatch_price_per_kwh=lmp + np.where(dispatch > 0, params.market.price_cap_per_kwh - lmp, lmp) * dispatch,
+        dispatch_price_per_kwh=lmp + np.where(dispatch > 0, cap - lmp, lmp) * dispatch,
     )
     return decisions, np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from peergrid.envs.microgrid import export_at, export_range
 from peergrid.envs.p2p_trading.simulation import MECHANISMS, Simulation
-from peergrid.envs.p2p_trading.transition import advance, current_interval, decode, encode
+from peergrid.envs.p2p_trading.transition import advance, current_interval, decode, encode, intervals_from
 from peergrid.envs.p2p_trading.types import Outcome, Params
 from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
@@ -206,6 +206,15 @@ def test_without_a_daily_cycle_batteries_may_end_empty():
     for _ in range(sim.params.intervals):
         _, outcome = sim.step(actions)
     np.testing.assert_array_equal(outcome.stored_kwh, np.tile(sim.params.microgrids.energy_min_kwh, (2, 1)))
+
+
+def test_rows_in_different_intervals_each_find_their_own():
+    series = np.arange(3 * 10 * 2).reshape(3, 10, 2)
+    for steps in ([4, 4, 4], [4, 0, 7]):
+        each = [series[i, t] for i, t in enumerate(steps)]
+        np.testing.assert_array_equal(series[intervals_from(np.array(steps))], each)
+        ahead = [series[i, t + 1 : t + 3] for i, t in enumerate(steps)]
+        np.testing.assert_array_equal(series[intervals_from(np.array(steps), 1, 3)], ahead)
 
 
 # What actions mean
