@@ -39,7 +39,6 @@ from peergrid.grid.opf.kernel import (
     Tree,
     Workspace,
     adjoint,
-    judge,
     solve,
 )
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, UpperVoltage
@@ -62,8 +61,18 @@ LOSSLESS_SLACK = 1e-9
 
 # Columns of an `Answer`.
 OF_DEVICE = ("p_kw", "q_kvar")
-OF_BUS = ("flow_kw", "flow_kvar", "current_pu2", "voltage_pu", "price_per_kwh", "reactive_price_per_kvarh")
-MULTIPLIERS = ("v_min_multiplier", "v_max_multiplier", "i_max_multiplier", "i_max_lossless_multiplier")
+OF_BUS = (
+    "flow_kw",
+    "flow_kvar",
+    "current_pu2",
+    "voltage_pu",
+    "price_per_kwh",
+    "reactive_price_per_kvarh",
+    "v_min_multiplier",
+    "v_max_multiplier",
+    "i_max_multiplier",
+    "i_max_lossless_multiplier",
+)
 
 
 class InteriorPointOpf:
@@ -103,17 +112,14 @@ class InteriorPointOpf:
     def solution(self, solved: Solved, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
         _, point, answer = solved
-        n, n_device = self.feeder.n_bus, len(self.device_bus)
-
-        def shaped(values: np.ndarray, *shape: int) -> np.ndarray:
-            return values.reshape((*batch, *shape))
-
+        device = answer.device.reshape(len(OF_DEVICE), *batch, len(self.device_bus))
+        bus = answer.bus.reshape(len(OF_BUS), *batch, self.feeder.n_bus)
         return OpfSolution(
-            **{name: shaped(answer.device[:, f], n_device) for f, name in enumerate(OF_DEVICE)},
-            **{name: shaped(answer.bus[:, f], n) for f, name in enumerate((*OF_BUS, *MULTIPLIERS))},
-            cost_per_hour=shaped(answer.row[:, FOUND_COST]),
-            status=shaped(answer.status),
-            iterations=shaped(point.row[:, ITERATIONS].astype(int)),
+            **dict(zip(OF_DEVICE, device, strict=True)),
+            **dict(zip(OF_BUS, bus, strict=True)),
+            cost_per_hour=answer.row[FOUND_COST].reshape(batch),
+            status=answer.status.reshape(batch),
+            iterations=point.row[:, ITERATIONS].astype(int).reshape(batch),
         )
 
     def solve(self, problem: OpfProblem) -> Solved:
@@ -126,16 +132,16 @@ class InteriorPointOpf:
             row=np.zeros((n_row, 2)),
         )
         answer = Answer(
-            device=np.zeros((n_row, len(OF_DEVICE), n_device)),
-            bus=np.zeros((n_row, len(OF_BUS) + len(MULTIPLIERS), n)),
-            row=np.zeros((n_row, 5)),
+            device=np.zeros((len(OF_DEVICE), n_row, n_device)),
+            bus=np.zeros((len(OF_BUS), n_row, n)),
+            row=np.zeros((5, n_row)),
             status=np.zeros(n_row, dtype=int),
         )
         in_lanes = self._in_lanes(n_row)
         lossless = self.upper_voltage is UpperVoltage.LOSSLESS
         self._attempt(given, point, answer, np.arange(n_row), in_lanes, with_lossless=False)
         if lossless:
-            is_open = (answer.row[:, FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
+            is_open = (answer.row[FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
             self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
         return Solved(given, point, answer)
 
@@ -164,22 +170,27 @@ class InteriorPointOpf:
         for settings in ATTEMPTS:
             if not len(rows):
                 break
-            self._run(given, point, rows, in_lanes, with_lossless, settings)
-            judge(self.tree, given, point, answer, rows, with_lossless)
+            self._run(given, point, answer, rows, (in_lanes, with_lossless), settings)
             rows = rows[answer.status[rows] == INACCURATE]
 
     def _run(
-        self, given: Given, point: Point, rows: np.ndarray, in_lanes: bool, with_lossless: bool, settings: Settings
+        self,
+        given: Given,
+        point: Point,
+        answer: Answer,
+        rows: np.ndarray,
+        kind: tuple[bool, bool],
+        settings: Settings,
     ) -> None:
         """Run the kernel on `rows`, divided among the threads in advance."""
-        kind = in_lanes, with_lossless
-        parts = np.array_split(rows, min(self.threads, len(rows)))
-        if len(parts) == 1:
-            self._call(solve, kind, given, point, rows, settings)
+        n_part = min(self.threads, len(rows))
+        if n_part == 1:
+            self._call(solve, kind, given, point, rows, settings, answer)
         else:
             # Made for this call alone, so that no thread is alive when the process forks.
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(lambda part: self._call(solve, kind, given, point, part, settings), parts))
+            with ThreadPoolExecutor(n_part) as pool:
+                parts = np.array_split(rows, n_part)
+                list(pool.map(lambda part: self._call(solve, kind, given, point, part, settings, answer), parts))
 
     def _call(
         self,
@@ -241,15 +252,11 @@ def _given(problem: OpfProblem) -> Given:
         injections.q_max_kvar,
     )
     of_buses = (problem.load_kw, problem.load_kvar, problem.v_min_pu, problem.v_max_pu, problem.i_max_a)
-    given = Given(
-        device=np.empty((n_row, len(of_devices), len(injections.bus))),
-        bus=np.empty((n_row, len(of_buses), n)),
+    return Given(
+        device=np.concatenate(of_devices, axis=-1, dtype=float).reshape(n_row, len(of_devices), len(injections.bus)),
+        bus=np.concatenate(of_buses, axis=-1, dtype=float).reshape(n_row, len(of_buses), n),
         source=np.array(problem.v_source_pu, dtype=float).reshape(n_row),
     )
-    for table, columns in ((given.device, of_devices), (given.bus, of_buses)):
-        for f, column in enumerate(columns):
-            table[:, f] = column.reshape(n_row, table.shape[-1])
-    return given
 
 
 def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:

@@ -141,7 +141,7 @@ def borrowed(file: Path) -> dict[str, set[str]]:
     elsewhere = from_elsewhere(file)
     return {
         function.name: {elsewhere[name] for name in names_in(*function.body) & elsewhere.keys()}
-        for function in functions(file, "compiled", "inlined", "overload", "intrinsic")
+        for function in functions(file, "compiled", "inlined", "in_place", "overload", "intrinsic")
     }
 
 
@@ -155,7 +155,11 @@ COMPILED = [file for file in FILES if any(functions(file, "compiled"))]
 @pytest.mark.parametrize("file", COMPILED, ids=module_name)
 def test_what_a_compiled_function_calls_stands_in_its_file(file):
     # Its file is all that numba looks at for edits.
-    jitted = {f"{module_name(at)}.{function.name}" for at in FILES for function in functions(at, "compiled", "inlined")}
+    jitted = {
+        f"{module_name(at)}.{function.name}"
+        for at in FILES
+        for function in functions(at, "compiled", "inlined", "in_place")
+    }
     modules = {module_name(at) for at in FILES}
     for function, names in borrowed(file).items():
         assert names & (jitted | modules) == set(), function
