@@ -25,9 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.grid.opf import interior_point
 from peergrid.grid.opf.conic import ConicOpf, _row
-from peergrid.grid.opf.interior_point import InteriorPointOpf
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 
 PRICE_PER_KWH = 0.1
@@ -468,54 +466,6 @@ def conic_point(solver: ConicOpf, problem: OpfProblem) -> tuple[OpfStatus, Point
         v_min=dual("v_min"),
         v_max=dual("v_max"),
         i_max=dual("i_max", rated),
-        lossless=lossless,
-    )
-
-
-def interior_point_point(solver: InteriorPointOpf, problem: OpfProblem) -> Point:
-    """The points at which the interior-point solver stopped, with its own multipliers of cones; a batch of one axis."""
-    _, found, _ = solver.solve(problem)
-    tree, given = solver._tree, _per_unit(problem)
-    device = {True: np.zeros_like(given.q_min), False: np.zeros_like(given.p_min)}
-    for i, (origin, is_reactive) in enumerate(zip(tree.origin, tree.reactive, strict=True)):
-        device[bool(is_reactive)][:, origin] = found.device[:, interior_point.U, i]
-    fixed = {
-        False: given.p_max - given.p_min < interior_point.NARROWEST_PU,
-        True: given.q_max - given.q_min < interior_point.NARROWEST_PU,
-    }
-    device_p = np.where(fixed[False], given.p_min, device[False])
-    device_q = np.where(fixed[True], given.q_min, device[True])
-
-    def of(field: str) -> Float[np.ndarray, "row bus"]:
-        return found.bus[:, getattr(interior_point, field)]
-
-    def cone(prefix: str) -> Cone:
-        return Cone(**{axis: of(f"{prefix}_{axis.upper()}") for axis in ("p", "q", "l", "v")})
-
-    lossless = None
-    if solver.upper_voltage is UpperVoltage.LOSSLESS:
-        nothing = np.zeros_like(of("P"))
-        lossless = replace(
-            _lossless_flow(given, device_p, device_q, nothing, nothing, nothing),
-            price=given.of_lines(of("HP")),
-            reactive_price=given.of_lines(of("HQ")),
-            drop=given.of_lines(of("DROP_HAT")),
-            i_max=cone("HAT"),
-        )
-    return Point(
-        device_p=device_p,
-        device_q=device_q,
-        p=of("P"),
-        q=of("Q"),
-        l=of("L"),
-        v=given.with_source(of("V")),
-        price=of("LP"),
-        reactive_price=of("LQ"),
-        drop=given.of_lines(of("DROP")),
-        cone=cone("CONE"),
-        v_min=of("LOW"),
-        v_max=of("HIGH"),
-        i_max=of("RATING"),
         lossless=lossless,
     )
 

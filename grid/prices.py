@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,7 +65,6 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
 
 
 @compiled
-@no_type_check  # numba cannot compile a function wrapped in shape checks
 def _parts_of_rows(
     parent: Int[np.ndarray, " bus"],
     r_pu: Float[np.ndarray, " bus"],
@@ -186,5 +184,24 @@ def te_price_per_kwh(
 
     Source: the loss-based nodal price of the decentralised transactive-energy framework, with P_j and v_j in per unit.
     """
-    per_line = 2.0 * feeder.r_pu * flow_kw / feeder.base_kva / voltage_pu**2
-    return root_price_per_kwh[..., None] * np.exp(feeder.path_sum(np.log1p(per_line)))
+    shape = flow_kw.shape
+    flow, voltage = (np.array(values, dtype=float).reshape(-1, shape[-1]) for values in (flow_kw, voltage_pu))
+    root = np.array(root_price_per_kwh, dtype=float).reshape(-1)
+    return np.asarray(_signal_of_rows(feeder.parent, feeder.r_pu / feeder.base_kva, flow, voltage, root).reshape(shape))
+
+
+@compiled
+def _signal_of_rows(
+    parent: Int[np.ndarray, " bus"],
+    r_per_kva: Float[np.ndarray, " bus"],
+    flow_kw: Float[np.ndarray, "row bus"],
+    voltage_pu: Float[np.ndarray, "row bus"],
+    root_price: Float[np.ndarray, " row"],
+) -> Float[np.ndarray, "row bus"]:
+    signal = np.empty_like(flow_kw)
+    for row in range(len(flow_kw)):
+        signal[row, 0] = root_price[row]
+        for j in range(1, len(parent)):
+            marginal_loss = 2.0 * r_per_kva[j] * flow_kw[row, j] / voltage_pu[row, j] ** 2
+            signal[row, j] = signal[row, parent[j]] * (1.0 + marginal_loss)
+    return signal

@@ -55,8 +55,9 @@ def test_a_batch_is_its_members_one_by_one(scenario, mechanism, rounds, predicto
         together = arrays_of(outcome)
         for i, (_, own) in enumerate(answers):
             for name, values in arrays_of(own).items():
-                # Both are optimal to the solver's tolerance, which leaves multipliers in the hundreds this much room.
-                np.testing.assert_allclose(together[name][i], values[0], rtol=1e-4, atol=1e-4, err_msg=name)
+                # Both are optimal to the solver's tolerance; multipliers show it most, the more after three rounds.
+                rtol = 1e-3 if name.endswith("multiplier") else 2e-4
+                np.testing.assert_allclose(together[name][i], values[0], rtol=rtol, atol=1e-4, err_msg=name)
 
 
 def test_a_seed_draws_the_same_day_whatever_was_played_before():
