@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.grid.opf.conic import ConicOpf, _row
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 
 PRICE_PER_KWH = 0.1
@@ -415,61 +414,6 @@ def _lossless_flow(
     )
 
 
-def conic_point(solver: ConicOpf, problem: OpfProblem) -> tuple[OpfStatus, Point | None]:
-    """How the reference solver ends on one problem, and the point in the variables and duals of its own program."""
-    solver._set(_row(problem, ()))
-    status = solver._run()
-    if status is not OpfStatus.OPTIMAL:
-        return status, None
-    flow, n_bus = solver._model.flow, problem.feeder.n_bus
-
-    def by_bus(values: Any, of: Any = slice(1, None)) -> Float[np.ndarray, " bus"]:
-        spread = np.zeros(n_bus)
-        spread[of] = np.ravel(values)
-        return spread
-
-    def dual(name: str, of: Any = slice(1, None)) -> Float[np.ndarray, " bus"]:
-        return by_bus(flow.constraints[name].dual_value, of) if name in flow.constraints else np.zeros(n_bus)
-
-    def cone(name: str, of: Any = slice(1, None)) -> Cone:
-        if name not in flow.constraints:
-            return Cone(p=np.zeros(n_bus), q=np.zeros(n_bus), l=np.zeros(n_bus), v=np.zeros(n_bus))
-        # a + b >= |(2 P, 2 Q, a - b)|: what multiplies a = v and b = l.
-        top, legs = flow.constraints[name].dual_value
-        top, legs = np.ravel(top), np.asarray(legs).reshape(3, -1)
-        along = {"p": 2.0 * legs[0], "q": 2.0 * legs[1], "l": top - legs[2], "v": top + legs[2]}
-        return Cone(**{axis: by_bus(values, of) for axis, values in along.items()})
-
-    given, rated = _per_unit(problem), 1 + flow.rated
-    device_p = solver._model.p.value[0]
-    device_q = solver._model.q.value[0] - problem.injections.tan_phi * device_p
-    lossless = None
-    if solver.upper_voltage is UpperVoltage.LOSSLESS:
-        of_lossless = _lossless_flow(given, device_p, device_q, *(np.zeros(n_bus) for _ in range(3)))
-        lossless = replace(
-            of_lossless,
-            price=dual("lossless_balance_p"),
-            reactive_price=dual("lossless_balance_q"),
-            drop=dual("lossless_voltage_drop"),
-            i_max=cone("i_max_lossless", rated),
-        )
-    return status, Point(
-        device_p=device_p,
-        device_q=device_q,
-        **{name: by_bus(getattr(flow, name.upper()).value) for name in ("p", "q")},
-        l=by_bus(flow.l.value),
-        v=given.with_source(by_bus(flow.v.value)),
-        price=dual("balance_p", slice(None)),
-        reactive_price=dual("balance_q", slice(None)),
-        drop=dual("voltage_drop"),
-        cone=cone("cone"),
-        v_min=dual("v_min"),
-        v_max=dual("v_max"),
-        i_max=dual("i_max", rated),
-        lossless=lossless,
-    )
-
-
 class Verdict(IntEnum):
     """Which of two answers to the same problem is right, seen from the first."""
 
@@ -527,8 +471,3 @@ def rows(problem: OpfProblem, chosen: Any) -> OpfProblem:
     return replace(
         problem, injections=injections, **{name: np.asarray(getattr(problem, name)[chosen]) for name in by_row}
     )
-
-
-def solution_rows(solution: OpfSolution, chosen: Any) -> OpfSolution:
-    """Some of a batch of solutions, by an index into it."""
-    return OpfSolution(**{f.name: np.asarray(getattr(solution, f.name)[chosen]) for f in fields(solution)})
