@@ -57,12 +57,14 @@ class Contender:
 
 
 def alternate(contenders: Sequence[Contender], rounds: int, what: str) -> None:
-    """Every round runs each contender once, so that what slows the machine for a while slows all of them."""
-    for contender in contenders:
-        contender.run(0)  # compile, allocate, factorise
+    """Every round runs each contender once, so that what slows the machine for a while slows all of them.
+
+    Before each it repeats the round before, untimed: who is timed has had the processor's cache to himself.
+    """
     for k in tqdm(range(rounds), desc=what, leave=False, disable=None):
         for contender in contenders:
             if contender.rounds is None or k < contender.rounds:
+                contender.run(max(k - 1, 0))
                 contender.once(k)
 
 

@@ -32,6 +32,7 @@ from peergrid.grid.opf.kernel import (
     OPTIMAL,
     PLAIN_FIELDS,
     POINT_FIELDS,
+    START_FIELDS,
     Answer,
     Given,
     Point,
@@ -275,4 +276,5 @@ def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
         block=aligned(n, p * p + p),
         factor=aligned(n, m * (m + p) + m),
         solved=aligned(n, m),
+        start=np.zeros((START_FIELDS, n)),
     )

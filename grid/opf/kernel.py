@@ -318,6 +318,8 @@ AT_LEAST, AT_MOST, DEVICE_FIELDS = 10, 14, 18
 Z, INV_S, INV_Z, K = range(4)
 # Of a cone: multiplier, scaling (a, h), inverse norms of s and z, second-order term (then the multiplier's step).
 ZP, ZQ, ZL, ZV, A0, A1, A2, A3, H, INV_NS, INV_NZ, KP, KQ, KL, KV = range(15)
+# Of a start and of an answer: what hangs on a bus, what is left of the balances, and the voltage.
+(DRAWN_P, DRAWN_Q, LEFT_P, LEFT_Q, LEFT_HAT_P, LEFT_HAT_Q, START_V, START_FIELDS) = range(8)
 # Of a problem, in the row after the last bus.
 GAP, COST, CONSTANT, INFEASIBLE, DUAL_LEFT, CENTRING = range(6)
 
@@ -353,9 +355,10 @@ LARGEST_RATING_PU = 100.0
 NARROWEST_PU = 1e-10
 # Multipliers grow without end where no point is feasible.
 HOPELESS_GAP = 1e10
-# The start: complementarity of limits and of injections' bounds, squared current, price of power, and how far into its
-# band a voltage begins. These and the next took the fewest iterations over random problems on four feeders.
-FIRST_MU, FIRST_MU_OF_INJECTION, FIRST_L, FIRST_PRICE, INSIDE_BAND = 0.8, 2.4, 0.3, 1.0, 0.2
+# The start: complementarity of limits and of injections' bounds, squared current, price of power, how far into its band
+# a voltage begins, and how far an injection from the middle of its own. These and the next took the fewest iterations
+# over random problems on four feeders.
+FIRST_MU, FIRST_MU_OF_INJECTION, FIRST_L, FIRST_PRICE, INSIDE_BAND, LEAN = 0.5, 1.5, 0.3, 1.0, 0.2, 0.12
 # What a step leaves of the way to the boundary: SHORTER times what the predictor left of the gap, between these two.
 SHORTER, SHORTEST, LONGEST = 0.1, 0.015, 0.002
 
@@ -381,6 +384,7 @@ class Workspace(NamedTuple):
     block: Any  # symmetric block and right-hand side that a bus hands to its line
     factor: Any
     solved: Any
+    start: Any  # [field, bus], for one problem
 
 
 class Tree(NamedTuple):
@@ -1093,7 +1097,7 @@ def residuals(b, tree, j, lossless):
 @in_place
 def load(w, tree, given, row, lane, lossless):
     """Put a problem and its starting point into a lane: inside every bound and cone, balances not yet met."""
-    b, d = w.bus, w.device
+    b, d, t = w.bus, w.device, w.start
     n = tree.parent.shape[0]
     s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
     constant, gap = 0.0, 0.0
@@ -1119,6 +1123,9 @@ def load(w, tree, given, row, lane, lossless):
                 constant += (0.5 * a * lo + c) * lo
                 lo, hi, a, c, cp, cq = -1.0, 1.0, 1.0, 0.0, 0.0, 0.0
             u = 0.5 * (lo + hi)
+            # Towards the side that the price favours.
+            saving = FIRST_PRICE * cp - a * u - c
+            u += LEAN * (hi - lo) * saving / (1.0 + abs(saving))
             p_flex, q_flex = p_flex + cp * u, q_flex + cq * u
             put(d, i, U, lane, u)
             put(d, i, LEAST, lane, lo)
@@ -1134,29 +1141,26 @@ def load(w, tree, given, row, lane, lossless):
         put(b, j, Q_LOAD, lane, q_load)
         put(b, j, LP, lane, FIRST_PRICE)
         put(b, j, LQ, lane, 0.0)
-        # What the bus draws, to be summed to flows, in fields that the first direction overwrites.
-        put(b, j, DP, lane, p_load - p_flex)
-        put(b, j, DQ, lane, q_load - q_flex)
-        put(b, j, FP, lane, p_flex - p_load)
-        put(b, j, FQ, lane, q_flex - q_load)
+        t[DRAWN_P, j], t[DRAWN_Q, j] = p_load - p_flex, q_load - q_flex
+        for f in (LEFT_P, LEFT_HAT_P):
+            t[f, j], t[f + 1, j] = p_flex - p_load, q_flex - q_load
         if lossless is not None:
             put(b, j, HP, lane, 0.0)
             put(b, j, HQ, lane, 0.0)
-            put(b, j, GP, lane, p_flex - p_load)
-            put(b, j, GQ, lane, q_flex - q_load)
     for j in range(n - 1, 0, -1):
-        a = tree.parent[j]
-        put(b, a, DP, lane, get(b, a, DP, lane) + get(b, j, DP, lane))
-        put(b, a, DQ, lane, get(b, a, DQ, lane) + get(b, j, DQ, lane))
-    put(b, 0, V, lane, given.source[row] ** 2)
+        t[DRAWN_P, tree.parent[j]] += t[DRAWN_P, j]
+        t[DRAWN_Q, tree.parent[j]] += t[DRAWN_Q, j]
+    t[START_V, 0] = given.source[row] ** 2
+    put(b, 0, V, lane, t[START_V, 0])
     if lossless is not None:
-        put(b, 0, VH, lane, given.source[row] ** 2)
+        put(b, 0, VH, lane, t[START_V, 0])
     for j in range(1, n):
-        v_a = get(b, tree.parent[j], V, lane)
-        p, q = get(b, j, DP, lane), get(b, j, DQ, lane)
+        above, r, x = tree.parent[j], tree.r[j], tree.x[j]
+        v_a, p, q = t[START_V, above], t[DRAWN_P, j], t[DRAWN_Q, j]
         lo, hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
         room = INSIDE_BAND * (hi - lo)
-        v = max(lo + room, min(hi - room, v_a - 2.0 * (tree.r[j] * p + tree.x[j] * q)))
+        v = max(lo + room, min(hi - room, v_a - 2.0 * (r * p + x * q)))
+        t[START_V, j] = v
         put(b, j, V, lane, v)
         put(b, j, V_MIN, lane, lo)
         put(b, j, V_MAX, lane, hi)
@@ -1174,10 +1178,13 @@ def load(w, tree, given, row, lane, lossless):
             put(b, j, RATING, lane, FIRST_MU / (l_max - l))
             gap += FIRST_MU
         shrink = inside(p, q, l, v_a)
-        put(b, j, P, lane, p * shrink)
-        put(b, j, Q, lane, q * shrink)
+        p_in, q_in = p * shrink, q * shrink
+        put(b, j, P, lane, p_in)
+        put(b, j, Q, lane, q_in)
         put(b, j, L, lane, l)
-        gap += start_cone(b, j, FLOW, lane, p * shrink, q * shrink, l, v_a)
+        gap += start_cone(b, j, FLOW, lane, p_in, q_in, l, v_a)
+        balance(t, LEFT_P, j, above, p_in, q_in, r * l, x * l)
+        put(b, j, FV, lane, v_a - 2.0 * (r * p_in + x * q_in) + (r * r + x * x) * l - v)
         if lossless is not None:
             if tree.rated[j]:
                 shrink = inside(p, q, l_max, v_a)
@@ -1185,8 +1192,14 @@ def load(w, tree, given, row, lane, lossless):
                 gap += start_cone(b, j, FLOW_HAT, lane, p, q, l_max, v_a)
             put(b, j, PH, lane, p)
             put(b, j, QH, lane, q)
-    for j in range(1, n):
-        residuals_of_lane(b, tree, j, lane, lossless)
+            balance(t, LEFT_HAT_P, j, above, p, q, 0.0, 0.0)
+            put(b, j, GV, lane, v_a - 2.0 * (r * p + x * q) - v)
+    for j in range(n):
+        put(b, j, FP, lane, t[LEFT_P, j])
+        put(b, j, FQ, lane, t[LEFT_P + 1, j])
+        if lossless is not None:
+            put(b, j, GP, lane, t[LEFT_HAT_P, j])
+            put(b, j, GQ, lane, t[LEFT_HAT_P + 1, j])
     put(b, n, GAP, lane, gap)
     put(b, n, CONSTANT, lane, constant)
     put(b, n, DUAL_LEFT, lane, 1.0)
@@ -1214,24 +1227,12 @@ def start_cone(b, j, c, lane, p, q, l, v):
 
 
 @in_place
-def residuals_of_lane(b, tree, j, lane, lossless):
-    """As `residuals`, in one lane."""
-    a = tree.parent[j]
-    r, x = tree.r[j], tree.x[j]
-    p, q, l = get(b, j, P, lane), get(b, j, Q, lane), get(b, j, L, lane)
-    put(b, j, FP, lane, get(b, j, FP, lane) + p - r * l)
-    put(b, j, FQ, lane, get(b, j, FQ, lane) + q - x * l)
-    put(b, a, FP, lane, get(b, a, FP, lane) - p)
-    put(b, a, FQ, lane, get(b, a, FQ, lane) - q)
-    drop = -2.0 * (r * p + x * q) + (r * r + x * x) * l
-    put(b, j, FV, lane, get(b, a, V, lane) + drop - get(b, j, V, lane))
-    if lossless is not None:
-        p, q = get(b, j, PH, lane), get(b, j, QH, lane)
-        put(b, j, GP, lane, get(b, j, GP, lane) + p)
-        put(b, j, GQ, lane, get(b, j, GQ, lane) + q)
-        put(b, a, GP, lane, get(b, a, GP, lane) - p)
-        put(b, a, GQ, lane, get(b, a, GQ, lane) - q)
-        put(b, j, GV, lane, get(b, a, VH, lane) - 2.0 * (r * p + x * q) - get(b, j, VH, lane))
+def balance(t, f, j, above, p, q, p_lost, q_lost):
+    """What line j adds to the balances of its ends."""
+    t[f, j] += p - p_lost
+    t[f + 1, j] += q - q_lost
+    t[f, above] -= p
+    t[f + 1, above] -= q
 
 
 @in_place
@@ -1251,161 +1252,161 @@ def unload(w, point, row, lane, lossless):
 # --- How good an answer is.
 
 
-@compiled
-def judge(tree, given, point, answer, rows, with_lossless):
-    """Residuals of all optimality conditions at the points of `rows`, and the answers in kW and currency.
+@in_place
+def judge(w, tree, given, point, answer, row, lossless):
+    """Residuals of all optimality conditions at the point of a row, and the answer in kW and currency.
 
     Without lossless flows in the problem it also says by how much they would pass their limits.
     """
     n = tree.parent.shape[0]
     s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
-    f_p, f_q, g_p, g_q, v_free = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    for row in rows:
-        b, d = point.bus[row], point.device[row]
-        primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
-        # Injections: within bounds, at a marginal cost that is the price.
-        for j in range(n):
-            f_p[j] = -given.bus[row, LOAD_KW, j] / s
-            f_q[j] = tree.capacitor_pu[j] - given.bus[row, LOAD_KVAR, j] / s
-            price_p, price_q = b[LP, j] + b[IN_HP, j], b[LQ, j] + b[IN_HQ, j]
-            for i in range(tree.first[j], tree.first[j + 1]):
-                o = tree.origin[i]
-                if tree.reactive[i]:
-                    lo, hi = given.device[row, Q_MIN, o] / s, given.device[row, Q_MAX, o] / s
-                    marginal, cp, cq = 0.0, 0.0, 1.0
-                else:
-                    lo, hi = given.device[row, P_MIN, o] / s, given.device[row, P_MAX, o] / s
-                    cp, cq = 1.0, given.device[row, TAN_PHI, o]
-                is_fixed = hi - lo < NARROWEST_PU
-                u = lo if is_fixed else d[U, i]
-                if tree.reactive[i]:
-                    answer.device[1, row, o] += u * s
-                else:
-                    away = u * s - given.device[row, REFERENCE, o]
-                    linear, quadratic = given.device[row, LINEAR, o], given.device[row, QUADRATIC, o]
-                    marginal = (linear + 2.0 * quadratic * away) / money
-                    cost += (linear + quadratic * away) * away
-                    answer.device[0, row, o] = u * s
-                    answer.device[1, row, o] = cq * u * s
-                f_p[j] += cp * u
-                f_q[j] += cq * u
-                if not is_fixed:
-                    at_least, at_most = d[IN_LEAST, i], d[IN_MOST, i]
-                    worth = cp * price_p + cq * price_q + at_least - at_most
-                    dual, ray = max(dual, abs(marginal - worth)), max(ray, abs(worth))
-                    gap += at_least * (u - lo) + at_most * (hi - u)
-                    primal = max(primal, lo - u, u - hi)
-            g_p[j], g_q[j] = f_p[j], f_q[j]
-            b[IN_DROP, j], b[IN_DROP_HAT, j] = 0.0, 0.0
-        # Multipliers of the voltage drops, from the leaves; flows as they were without losses.
-        for j in range(n - 1, 0, -1):
-            a = tree.parent[j]
-            b[IN_DROP, j] += b[IN_LOW, j]
-            if with_lossless:
-                b[IN_DROP_HAT, j] -= b[IN_HIGH, j]
-                b[IN_DROP_HAT, a] += b[IN_DROP_HAT, j]
+    t = w.start
+    f_p, f_q, g_p, g_q, v_free = t[LEFT_P], t[LEFT_Q], t[LEFT_HAT_P], t[LEFT_HAT_Q], t[START_V]
+    b, d = point.bus[row], point.device[row]
+    primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
+    # Injections: within bounds, at a marginal cost that is the price.
+    for j in range(n):
+        f_p[j] = -given.bus[row, LOAD_KW, j] / s
+        f_q[j] = tree.capacitor_pu[j] - given.bus[row, LOAD_KVAR, j] / s
+        price_p, price_q = b[LP, j] + b[IN_HP, j], b[LQ, j] + b[IN_HQ, j]
+        for i in range(tree.first[j], tree.first[j + 1]):
+            o = tree.origin[i]
+            if tree.reactive[i]:
+                lo, hi = given.device[row, Q_MIN, o] / s, given.device[row, Q_MAX, o] / s
+                marginal, cp, cq = 0.0, 0.0, 1.0
             else:
-                b[IN_DROP, j] -= b[IN_HIGH, j]
-                b[IN_PH, j], b[IN_QH, j] = -g_p[j], -g_q[j]
-                g_p[a] += g_p[j]
-                g_q[a] += g_q[j]
-            b[IN_DROP, a] += b[IN_DROP, j] + b[IN_CONE + 3, j] + b[IN_CONE_HAT + 3, j]
-        # Lines: balances, voltages, cones and ratings.
-        largest = 1.0
-        v_free[0] = b[V, 0]
-        for j in range(n):
-            largest = max(largest, abs(b[LP, j] + b[IN_HP, j]), abs(b[LQ, j] + b[IN_HQ, j]))
-            answer.bus[4, row, j] = (b[LP, j] + b[IN_HP, j]) * money
-            answer.bus[5, row, j] = (b[LQ, j] + b[IN_HQ, j]) * money
-            answer.bus[3, row, j] = np.sqrt(max(b[V, j], 0.0))
-            if j == 0:
-                continue
-            a = tree.parent[j]
-            r, x = tree.r[j], tree.x[j]
-            z2 = r * r + x * x
-            p, q, l, v, v_a = b[P, j], b[Q, j], b[L, j], b[V, j], b[V, a]
-            v_lo, v_hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
-            f_p[j] += p - r * l
-            f_q[j] += q - x * l
-            f_p[a] -= p
-            f_q[a] -= q
-            f_v = v_a - 2.0 * (r * p + x * q) + z2 * l - v
-            value -= b[IN_DROP, j] * f_v
-            primal = max(primal, abs(f_v), v_lo - v, p * p + q * q - v_a * l)
-            of_p = b[LP, a] - b[LP, j] + 2.0 * r * b[IN_DROP, j] - b[IN_CONE, j]
-            of_q = b[LQ, a] - b[LQ, j] + 2.0 * x * b[IN_DROP, j] - b[IN_CONE + 1, j]
-            of_l = r * b[LP, j] + x * b[LQ, j] - z2 * b[IN_DROP, j] - b[IN_CONE + 2, j]
-            gap += b[IN_CONE, j] * p + b[IN_CONE + 1, j] * q + b[IN_CONE + 2, j] * l + b[IN_CONE + 3, j] * v_a
-            gap += b[IN_LOW, j] * (v - v_lo)
-            p_hat, q_hat = b[IN_PH, j], b[IN_QH, j]
-            l_max = np.inf
-            if tree.rated[j]:
-                l_max = min(given.bus[row, I_MAX_A, j] / tree.base_a[j], LARGEST_RATING_PU) ** 2
-                of_l += b[IN_RATING, j]
-                gap += b[IN_RATING, j] * (l_max - l)
-                primal = max(primal, l - l_max)
-            worst = max(abs(of_p), abs(of_q), abs(of_l))
+                lo, hi = given.device[row, P_MIN, o] / s, given.device[row, P_MAX, o] / s
+                cp, cq = 1.0, given.device[row, TAN_PHI, o]
+            is_fixed = hi - lo < NARROWEST_PU
+            u = lo if is_fixed else d[U, i]
+            if tree.reactive[i]:
+                answer.device[1, row, o] += u * s
+            else:
+                away = u * s - given.device[row, REFERENCE, o]
+                linear, quadratic = given.device[row, LINEAR, o], given.device[row, QUADRATIC, o]
+                marginal = (linear + 2.0 * quadratic * away) / money
+                cost += (linear + quadratic * away) * away
+                answer.device[0, row, o] = u * s
+                answer.device[1, row, o] = cq * u * s
+            f_p[j] += cp * u
+            f_q[j] += cq * u
+            if not is_fixed:
+                at_least, at_most = d[IN_LEAST, i], d[IN_MOST, i]
+                worth = cp * price_p + cq * price_q + at_least - at_most
+                dual, ray = max(dual, abs(marginal - worth)), max(ray, abs(worth))
+                gap += at_least * (u - lo) + at_most * (hi - u)
+                primal = max(primal, lo - u, u - hi)
+        g_p[j], g_q[j] = f_p[j], f_q[j]
+        b[IN_DROP, j], b[IN_DROP_HAT, j] = 0.0, 0.0
+    # Multipliers of the voltage drops, from the leaves; flows as they were without losses.
+    for j in range(n - 1, 0, -1):
+        a = tree.parent[j]
+        b[IN_DROP, j] += b[IN_LOW, j]
+        if lossless is not None:
+            b[IN_DROP_HAT, j] -= b[IN_HIGH, j]
+            b[IN_DROP_HAT, a] += b[IN_DROP_HAT, j]
+        else:
+            b[IN_DROP, j] -= b[IN_HIGH, j]
+            b[IN_PH, j], b[IN_QH, j] = -g_p[j], -g_q[j]
+            g_p[a] += g_p[j]
+            g_q[a] += g_q[j]
+        b[IN_DROP, a] += b[IN_DROP, j] + b[IN_CONE + 3, j] + b[IN_CONE_HAT + 3, j]
+    # Lines: balances, voltages, cones and ratings.
+    largest = 1.0
+    v_free[0] = b[V, 0]
+    for j in range(n):
+        largest = max(largest, abs(b[LP, j] + b[IN_HP, j]), abs(b[LQ, j] + b[IN_HQ, j]))
+        answer.bus[4, row, j] = (b[LP, j] + b[IN_HP, j]) * money
+        answer.bus[5, row, j] = (b[LQ, j] + b[IN_HQ, j]) * money
+        answer.bus[3, row, j] = np.sqrt(max(b[V, j], 0.0))
+        if j == 0:
+            continue
+        a = tree.parent[j]
+        r, x = tree.r[j], tree.x[j]
+        z2 = r * r + x * x
+        p, q, l, v, v_a = b[P, j], b[Q, j], b[L, j], b[V, j], b[V, a]
+        v_lo, v_hi = given.bus[row, V_MIN_PU, j] ** 2, given.bus[row, V_MAX_PU, j] ** 2
+        f_p[j] += p - r * l
+        f_q[j] += q - x * l
+        f_p[a] -= p
+        f_q[a] -= q
+        f_v = v_a - 2.0 * (r * p + x * q) + z2 * l - v
+        value -= b[IN_DROP, j] * f_v
+        primal = max(primal, abs(f_v), v_lo - v, p * p + q * q - v_a * l)
+        of_p = b[LP, a] - b[LP, j] + 2.0 * r * b[IN_DROP, j] - b[IN_CONE, j]
+        of_q = b[LQ, a] - b[LQ, j] + 2.0 * x * b[IN_DROP, j] - b[IN_CONE + 1, j]
+        of_l = r * b[LP, j] + x * b[LQ, j] - z2 * b[IN_DROP, j] - b[IN_CONE + 2, j]
+        gap += b[IN_CONE, j] * p + b[IN_CONE + 1, j] * q + b[IN_CONE + 2, j] * l + b[IN_CONE + 3, j] * v_a
+        gap += b[IN_LOW, j] * (v - v_lo)
+        p_hat, q_hat = b[IN_PH, j], b[IN_QH, j]
+        l_max = np.inf
+        if tree.rated[j]:
+            l_max = min(given.bus[row, I_MAX_A, j] / tree.base_a[j], LARGEST_RATING_PU) ** 2
+            of_l += b[IN_RATING, j]
+            gap += b[IN_RATING, j] * (l_max - l)
+            primal = max(primal, l - l_max)
+        worst = max(abs(of_p), abs(of_q), abs(of_l))
+        dual, ray = max(dual, worst), max(ray, worst)
+        if lossless is not None:
+            v_free[j] = b[IN_VH, j]
+            g_p[j] += p_hat
+            g_q[j] += q_hat
+            g_p[a] -= p_hat
+            g_q[a] -= q_hat
+            f_v = v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]
+            value -= b[IN_DROP_HAT, j] * f_v
+            primal = max(primal, abs(f_v), v_free[j] - v_hi)
+            of_p = b[IN_HP, a] - b[IN_HP, j] + 2.0 * r * b[IN_DROP_HAT, j] - b[IN_CONE_HAT, j]
+            of_q = b[IN_HQ, a] - b[IN_HQ, j] + 2.0 * x * b[IN_DROP_HAT, j] - b[IN_CONE_HAT + 1, j]
+            worst = max(abs(of_p), abs(of_q))
             dual, ray = max(dual, worst), max(ray, worst)
-            if with_lossless:
-                v_free[j] = b[IN_VH, j]
-                g_p[j] += p_hat
-                g_q[j] += q_hat
-                g_p[a] -= p_hat
-                g_q[a] -= q_hat
-                f_v = v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]
-                value -= b[IN_DROP_HAT, j] * f_v
-                primal = max(primal, abs(f_v), v_free[j] - v_hi)
-                of_p = b[IN_HP, a] - b[IN_HP, j] + 2.0 * r * b[IN_DROP_HAT, j] - b[IN_CONE_HAT, j]
-                of_q = b[IN_HQ, a] - b[IN_HQ, j] + 2.0 * x * b[IN_DROP_HAT, j] - b[IN_CONE_HAT + 1, j]
-                worst = max(abs(of_p), abs(of_q))
-                dual, ray = max(dual, worst), max(ray, worst)
-                gap += b[IN_HIGH, j] * (v_hi - v_free[j])
-                if tree.rated[j]:
-                    gap += (
-                        b[IN_CONE_HAT, j] * p_hat
-                        + b[IN_CONE_HAT + 1, j] * q_hat
-                        + b[IN_CONE_HAT + 2, j] * l_max
-                        + b[IN_CONE_HAT + 3, j] * v_a
-                    )
-                    primal = max(primal, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
-            else:
-                v_free[j] = v_free[a] - 2.0 * (r * p_hat + x * q_hat)
-                excess = max(excess, v_free[j] - v_hi)
-                if tree.rated[j]:
-                    excess = max(excess, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
-                primal = max(primal, v - v_hi)
-                gap += b[IN_HIGH, j] * (v_hi - v)
-            answer.bus[0, row, j], answer.bus[1, row, j], answer.bus[2, row, j] = p * s, q * s, l
-            answer.bus[6, row, j] = b[IN_LOW, j] * money * s
-            answer.bus[7, row, j] = b[IN_HIGH, j] * money * s
-            answer.bus[8, row, j] = b[IN_RATING, j] * money * s
-            # Of Ph^2 + Qh^2 - l_max v <= 0, from the cone's multiplier along v.
-            answer.bus[9, row, j] = b[IN_CONE_HAT + 3, j] / l_max * money * s
-        for j in range(n):
-            value -= b[LP, j] * f_p[j] + b[LQ, j] * f_q[j]
-            primal = max(primal, abs(f_p[j]), abs(f_q[j]))
-            if with_lossless and j > 0:
-                value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
-                primal = max(primal, abs(g_p[j]), abs(g_q[j]))
-        value -= gap
-        gap /= max(1.0, abs(cost) / (money * s))
-        # Written so that NaN fails.
-        is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
-        # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
-        # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
-        is_infeasible = not is_optimal and value > REACH_PU * (n + len(d[U])) * ray
-        answer.status[row] = OPTIMAL if is_optimal else INFEASIBLE_PROBLEM if is_infeasible else INACCURATE
-        answer.row[FOUND_PRIMAL, row], answer.row[FOUND_DUAL, row], answer.row[FOUND_GAP, row] = (
-            primal,
-            dual / largest,
-            gap,
-        )
-        answer.row[FOUND_EXCESS, row] = excess if is_optimal else np.inf
-        answer.row[FOUND_COST, row] = cost
-        if not is_optimal:
-            answer.device[:, row] = 0.0
-            answer.bus[:, row] = 0.0
-            answer.row[FOUND_COST, row] = 0.0
+            gap += b[IN_HIGH, j] * (v_hi - v_free[j])
+            if tree.rated[j]:
+                gap += (
+                    b[IN_CONE_HAT, j] * p_hat
+                    + b[IN_CONE_HAT + 1, j] * q_hat
+                    + b[IN_CONE_HAT + 2, j] * l_max
+                    + b[IN_CONE_HAT + 3, j] * v_a
+                )
+                primal = max(primal, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
+        else:
+            v_free[j] = v_free[a] - 2.0 * (r * p_hat + x * q_hat)
+            excess = max(excess, v_free[j] - v_hi)
+            if tree.rated[j]:
+                excess = max(excess, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
+            primal = max(primal, v - v_hi)
+            gap += b[IN_HIGH, j] * (v_hi - v)
+        answer.bus[0, row, j], answer.bus[1, row, j], answer.bus[2, row, j] = p * s, q * s, l
+        answer.bus[6, row, j] = b[IN_LOW, j] * money * s
+        answer.bus[7, row, j] = b[IN_HIGH, j] * money * s
+        answer.bus[8, row, j] = b[IN_RATING, j] * money * s
+        # Of Ph^2 + Qh^2 - l_max v <= 0, from the cone's multiplier along v.
+        answer.bus[9, row, j] = b[IN_CONE_HAT + 3, j] / l_max * money * s
+    for j in range(n):
+        value -= b[LP, j] * f_p[j] + b[LQ, j] * f_q[j]
+        primal = max(primal, abs(f_p[j]), abs(f_q[j]))
+        if lossless is not None and j > 0:
+            value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
+            primal = max(primal, abs(g_p[j]), abs(g_q[j]))
+    value -= gap
+    gap /= max(1.0, abs(cost) / (money * s))
+    # Written so that NaN fails.
+    is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
+    # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
+    # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
+    is_infeasible = not is_optimal and value > REACH_PU * (n + len(d[U])) * ray
+    answer.status[row] = OPTIMAL if is_optimal else INFEASIBLE_PROBLEM if is_infeasible else INACCURATE
+    answer.row[FOUND_PRIMAL, row], answer.row[FOUND_DUAL, row], answer.row[FOUND_GAP, row] = (
+        primal,
+        dual / largest,
+        gap,
+    )
+    answer.row[FOUND_EXCESS, row] = excess if is_optimal else np.inf
+    answer.row[FOUND_COST, row] = cost
+    if not is_optimal:
+        answer.device[:, row] = 0.0
+        answer.bus[:, row] = 0.0
+        answer.row[FOUND_COST, row] = 0.0
 
 
 # --- The solver.
@@ -1481,6 +1482,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             unload(w, point, row, lane, lossless)
             point.row[row, ITERATIONS] = count[lane]
             point.row[row, IS_LOSSLESS] = in_both(lossless, 0.0, 1.0)
+            judge(w, tree, given, point, answer, row, lossless)
             if taken < len(rows):
                 load(w, tree, given, rows[taken], lane, lossless)
                 row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0.0, np.inf
@@ -1488,7 +1490,6 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             else:
                 row_of[lane] = -1
                 active -= 1
-    judge(tree, given, point, answer, rows, in_both(lossless, False, True))
 
 
 # --- How the optimum moves.
