@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from peergrid.grid.opf import kernel
 from peergrid.grid.opf.interior_point import InteriorPointOpf, Solved
-from peergrid.grid.opf.kernel import Point, Tree
+from peergrid.grid.opf.kernel import Adjoint, Point, Tree
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus
 
 FIELDS = (*kernel.OF_BUS, *kernel.OF_BUS_LOSSLESS)
@@ -71,7 +71,7 @@ def solve_with_gradient(
     def pull_back(of_solution: SolutionGradient) -> ProblemGradient:
         return _pull_back(solver, solved, batch, of_solution)
 
-    return solver.solution(solved, batch), pull_back
+    return solver.solution(solved.answer, batch), pull_back
 
 
 def _pull_back(
@@ -80,8 +80,8 @@ def _pull_back(
     tree = solver.tree
     loss = _in_rows(solver, of_solution, len(solved.given.source))
     worth = solver.adjoint(solved, _seed(tree, solved, loss))
-    is_defined = (solved.answer.status == int(OpfStatus.OPTIMAL)) & np.isfinite(worth.row.sum(axis=-1))
-    is_defined &= np.isfinite(worth.bus.sum(axis=(1, 2))) & np.isfinite(worth.device.sum(axis=(1, 2)))
+    is_defined = (solved.answer.status == int(OpfStatus.OPTIMAL)) & np.isfinite(worth.source)
+    is_defined &= np.isfinite(worth.bus.sum(axis=(1, 2))) & np.isfinite(worth.device.sum(axis=1))
     for values in (*loss.values(), *worth):
         values[~is_defined] = 0.0
     of_problem = _of_buses(solver, solved, loss, worth) | _of_devices(tree, solved, loss, worth)
@@ -98,15 +98,15 @@ def _in_rows(solver: InteriorPointOpf, of_solution: SolutionGradient, n_row: int
     return rows
 
 
-def _seed(tree: Tree, solved: Solved, loss: dict[str, np.ndarray]) -> Point:
+def _seed(tree: Tree, solved: Solved, loss: dict[str, np.ndarray]) -> Adjoint:
     """The loss's gradient in p.u., as the right-hand side of the kernel's linear system."""
     s, money = tree.base_kva, kernel.TYPICAL_PRICE_PER_KWH
     squared_voltage = np.maximum(_of(solved.point, kernel.V), 1e-12)
     active, reactive = _parts(tree)
     of_p = loss["p_kw"] + solved.given.device[:, kernel.TAN_PHI] * loss["q_kvar"]
-    of_u = np.zeros((len(of_p), 1, len(tree.origin)))
-    of_u[:, 0, active] = s * of_p
-    of_u[:, 0, reactive] = s * loss["q_kvar"][:, tree.origin[reactive]]
+    of_u = np.zeros((len(of_p), len(tree.origin)))
+    of_u[:, active] = s * of_p
+    of_u[:, reactive] = s * loss["q_kvar"][:, tree.origin[reactive]]
     of_bus = (
         s * loss["flow_kw"],
         s * loss["flow_kvar"],
@@ -115,11 +115,11 @@ def _seed(tree: Tree, solved: Solved, loss: dict[str, np.ndarray]) -> Point:
         money * loss["price_per_kwh"],
         money * loss["reactive_price_per_kvarh"],
     )
-    return Point(bus=np.stack(of_bus, axis=1), device=of_u, row=np.zeros((len(of_p), 0)))
+    return Adjoint(bus=np.stack(of_bus, axis=1), device=of_u, source=np.zeros(len(of_p)))
 
 
 def _of_buses(
-    solver: InteriorPointOpf, solved: Solved, loss: dict[str, np.ndarray], worth: Point
+    solver: InteriorPointOpf, solved: Solved, loss: dict[str, np.ndarray], worth: Adjoint
 ) -> dict[str, np.ndarray]:
     """What loads, voltages and ratings are worth."""
     tree, given, point = solver.tree, solved.given, solved.point
@@ -130,7 +130,7 @@ def _of_buses(
     v, v_min, v_max = _of(point, kernel.V), given.bus[:, kernel.V_MIN_PU], given.bus[:, kernel.V_MAX_PU]
     # A bound adds its curvature, multiplier over slack, times what the variable is worth.
     of_v_min = _over(_of(point, kernel.LOW), v - v_min**2) * w_v
-    is_lossless = point.row[:, kernel.IS_LOSSLESS, None] > 0
+    is_lossless = point.is_lossless[:, None]
     bounded, w_bounded = np.where(is_lossless, _of(point, kernel.VH), v), np.where(is_lossless, w_vh, w_v)
     of_v_max = _over(_of(point, kernel.HIGH), v_max**2 - bounded) * w_bounded
     rating = np.minimum(given.bus[:, kernel.I_MAX_A] / tree.base_a, kernel.LARGEST_RATING_PU)
@@ -143,7 +143,7 @@ def _of_buses(
     along = -2.0 * (p_h * w_ph + q_h * w_qh) + l_max * w_v[:, parent]
     of_l_max -= np.where(is_lossless, _over(multiplier, det) * along - multiplier / v_a * w_v[:, parent], 0.0)
     of_rating = np.where(tree.rated & (rating < kernel.LARGEST_RATING_PU), of_l_max * 2.0 * rating / tree.base_a, 0.0)
-    of_source = worth.row[:, 0] * 2.0 * given.source + loss["voltage_pu"][:, 0]
+    of_source = worth.source * 2.0 * given.source + loss["voltage_pu"][:, 0]
     is_line = np.arange(len(parent)) > 0
     return {
         "load_kw": -(w_price + w_price_h) / s,
@@ -155,7 +155,7 @@ def _of_buses(
     }
 
 
-def _of_devices(tree: Tree, solved: Solved, loss: dict[str, np.ndarray], worth: Point) -> dict[str, np.ndarray]:
+def _of_devices(tree: Tree, solved: Solved, loss: dict[str, np.ndarray], worth: Adjoint) -> dict[str, np.ndarray]:
     """What costs, bounds and power factors of the flexible injections are worth."""
     s, money = tree.base_kva, kernel.TYPICAL_PRICE_PER_KWH
     given, point = solved.given.device, solved.point
@@ -171,7 +171,7 @@ def _of_devices(tree: Tree, solved: Solved, loss: dict[str, np.ndarray], worth: 
         # A bound adds its curvature; moving an injection that is fixed moves the balances and the answer itself.
         u, at_least, at_most = (point.device[:, f, part] for f in range(3))
         is_fixed = highest - lowest < kernel.NARROWEST_PU * s
-        w_u = np.where(is_fixed, 0.0, worth.device[:, 0, part])
+        w_u = np.where(is_fixed, 0.0, worth.device[:, part])
         of_least = np.where(is_fixed, 0.5 * directly, _over(at_least, u - lowest / s) * w_u / s)
         of_most = np.where(is_fixed, 0.5 * directly, _over(at_most, highest / s - u) * w_u / s)
         return of_least, of_most, w_u, np.where(is_fixed, lowest, s * u)

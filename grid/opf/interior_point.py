@@ -24,15 +24,15 @@ from peergrid.grid.opf.kernel import (
     DIRECTIONS_LOSSLESS,
     FOUND_COST,
     FOUND_EXCESS,
+    FOUND_FIELDS,
     INACCURATE,
     INFEASIBLE_PROBLEM,
-    IS_LOSSLESS,
-    ITERATIONS,
     LANES,
     OPTIMAL,
     PLAIN_FIELDS,
     POINT_FIELDS,
     START_FIELDS,
+    Adjoint,
     Answer,
     Given,
     Point,
@@ -60,20 +60,8 @@ REGISTER_BYTES = 64
 # How far lossless voltages and flows may pass their limits before a problem is solved again with those limits.
 LOSSLESS_SLACK = 1e-9
 
-# Columns of an `Answer`.
-OF_DEVICE = ("p_kw", "q_kvar")
-OF_BUS = (
-    "flow_kw",
-    "flow_kvar",
-    "current_pu2",
-    "voltage_pu",
-    "price_per_kwh",
-    "reactive_price_per_kvarh",
-    "v_min_multiplier",
-    "v_max_multiplier",
-    "i_max_multiplier",
-    "i_max_lossless_multiplier",
-)
+# Of an `Answer`: flows, squared current, voltage, prices, and multipliers of four limits.
+BUS_FIELDS = 10
 
 
 class InteriorPointOpf:
@@ -100,7 +88,7 @@ class InteriorPointOpf:
         self.threads = threads
         self.tree = _tree(feeder, device_bus, has_free_q)
         # By (in lanes, with lossless flows): a solve takes an idle workspace or makes one, so that none is shared.
-        self._idle: dict[tuple[bool, bool], list[Workspace]] = {}
+        self._idle: dict[tuple[bool, bool], list[tuple[Workspace, Point]]] = {}
 
     def __reduce__(self) -> tuple[type[InteriorPointOpf], tuple[object, ...]]:
         # Workspaces are scratch, and stay behind.
@@ -108,35 +96,46 @@ class InteriorPointOpf:
 
     def __call__(self, problem: OpfProblem) -> OpfSolution:
         """The optimum of every problem in the batch."""
-        return self.solution(self.solve(problem), problem.load_kw.shape[:-1])
+        return self.solution(self._solve(_given(problem), None), problem.load_kw.shape[:-1])
 
-    def solution(self, solved: Solved, batch: tuple[int, ...]) -> OpfSolution:
+    def solution(self, answer: Answer, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
-        _, point, answer = solved
-        device = answer.device.reshape(len(OF_DEVICE), *batch, len(self.device_bus))
-        bus = answer.bus.reshape(len(OF_BUS), *batch, self.feeder.n_bus)
+        p_kw, q_kvar = answer.device.reshape(2, *batch, len(self.device_bus))
+        flow, flow_q, current, voltage, price, price_q, v_min, v_max, i_max, i_max_hat = answer.bus.reshape(
+            BUS_FIELDS, *batch, self.feeder.n_bus
+        )
         return OpfSolution(
-            **dict(zip(OF_DEVICE, device, strict=True)),
-            **dict(zip(OF_BUS, bus, strict=True)),
+            p_kw=p_kw,
+            q_kvar=q_kvar,
+            flow_kw=flow,
+            flow_kvar=flow_q,
+            current_pu2=current,
+            voltage_pu=voltage,
+            price_per_kwh=price,
+            reactive_price_per_kvarh=price_q,
+            v_min_multiplier=v_min,
+            v_max_multiplier=v_max,
+            i_max_multiplier=i_max,
+            i_max_lossless_multiplier=i_max_hat,
             cost_per_hour=answer.row[FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
-            iterations=point.row[:, ITERATIONS].astype(int).reshape(batch),
+            iterations=answer.iterations.reshape(batch),
         )
 
     def solve(self, problem: OpfProblem) -> Solved:
-        """The problems in rows, with their primal-dual points and the answers."""
+        """The problems in rows, the answers, and the primal-dual points that these come from."""
         given = _given(problem)
+        point = _points(self.tree, len(given.source))
+        return Solved(given, point, self._solve(given, point))
+
+    def _solve(self, given: Given, point: Point | None) -> Answer:
         n_row, n, n_device = len(given.source), self.feeder.n_bus, len(self.device_bus)
-        point = Point(
-            bus=np.zeros((n_row, POINT_FIELDS, n)),
-            device=np.zeros((n_row, 3, len(self.tree.origin))),
-            row=np.zeros((n_row, 2)),
-        )
         answer = Answer(
-            device=np.zeros((len(OF_DEVICE), n_row, n_device)),
-            bus=np.zeros((len(OF_BUS), n_row, n)),
-            row=np.zeros((5, n_row)),
+            device=np.zeros((2, n_row, n_device)),
+            bus=np.zeros((BUS_FIELDS, n_row, n)),
+            row=np.zeros((FOUND_FIELDS, n_row)),
             status=np.zeros(n_row, dtype=int),
+            iterations=np.zeros(n_row, dtype=int),
         )
         in_lanes = self._in_lanes(n_row)
         lossless = self.upper_voltage is UpperVoltage.LOSSLESS
@@ -144,20 +143,22 @@ class InteriorPointOpf:
         if lossless:
             is_open = (answer.row[FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
             self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
-        return Solved(given, point, answer)
+        return answer
 
-    def adjoint(self, solved: Solved, seed: Point) -> Point:
-        """What the kernel's `adjoint` finds, for the rows that are optimal; zeros for the others."""
+    def adjoint(self, solved: Solved, seed: Adjoint) -> Adjoint:
+        """What the kernel's `adjoint` finds at kept points, for the rows that are optimal; zeros for the others."""
         given, point, answer = solved
-        found = Point(
-            bus=np.zeros((len(seed.bus), len(DIRECTIONS) + len(DIRECTIONS_LOSSLESS), self.feeder.n_bus)),
-            device=np.zeros((len(seed.bus), 1, len(self.tree.origin))),
-            row=np.zeros((len(seed.bus), 1)),
+        n_row, n_field = len(given.source), len(DIRECTIONS) + len(DIRECTIONS_LOSSLESS)
+        found = Adjoint(
+            bus=np.zeros((n_row, n_field, self.feeder.n_bus)),
+            device=np.zeros((n_row, len(self.tree.origin))),
+            source=np.zeros(n_row),
         )
         for with_lossless in (False, True):
-            rows = np.flatnonzero((answer.status == OPTIMAL) & (point.row[:, IS_LOSSLESS] == with_lossless))
-            kind = self._in_lanes(len(given.source)), with_lossless
-            self._call(adjoint, kind, given, point, rows, DIFFERENTIATION, seed, found)
+            rows = np.flatnonzero((answer.status == OPTIMAL) & (point.is_lossless == with_lossless))
+            self._call(
+                adjoint, (self._in_lanes(n_row), with_lossless), given, point, rows, DIFFERENTIATION, seed, found
+            )
         return found
 
     def _in_lanes(self, n_row: int) -> bool:
@@ -165,7 +166,7 @@ class InteriorPointOpf:
         return n_row > 1 and self.feeder.n_bus <= MOST_BUSES_IN_LANES
 
     def _attempt(
-        self, given: Given, point: Point, answer: Answer, rows: np.ndarray, in_lanes: bool, with_lossless: bool
+        self, given: Given, point: Point | None, answer: Answer, rows: np.ndarray, in_lanes: bool, with_lossless: bool
     ) -> None:
         """Solve the problems of `rows`, and those that come out inaccurate once more."""
         for settings in ATTEMPTS:
@@ -177,7 +178,7 @@ class InteriorPointOpf:
     def _run(
         self,
         given: Given,
-        point: Point,
+        point: Point | None,
         answer: Answer,
         rows: np.ndarray,
         kind: tuple[bool, bool],
@@ -198,17 +199,20 @@ class InteriorPointOpf:
         entry: Any,
         kind: tuple[bool, bool],
         given: Given,
-        point: Point,
+        point: Point | None,
         rows: np.ndarray,
         settings: Settings,
         *more: Any,
     ) -> None:
-        """Call an entry of the kernel with an idle workspace, or with a new one, so that none is shared."""
-        in_lanes, with_lossless = kind
+        """Call an entry of the kernel with an idle workspace, or with a new one, so that none is shared.
+
+        The workspace has a point of its own for where none is to be kept.
+        """
+        with_lossless = kind[1]
         idle = self._idle.setdefault(kind, [])
-        workspace = idle.pop() if idle else _workspace(self.tree, in_lanes, with_lossless)
-        entry(workspace, self.tree, given, point, rows, 1 if with_lossless else None, settings, *more)
-        idle.append(workspace)
+        workspace, own = idle.pop() if idle else (_workspace(self.tree, *kind), _points(self.tree, 1))
+        entry(workspace, self.tree, given, point or own, rows, 1 if with_lossless else None, settings, *more)
+        idle.append((workspace, own))
 
 
 class Solved(NamedTuple):
@@ -257,6 +261,14 @@ def _given(problem: OpfProblem) -> Given:
         device=np.concatenate(of_devices, axis=-1, dtype=float).reshape(n_row, len(of_devices), len(injections.bus)),
         bus=np.concatenate(of_buses, axis=-1, dtype=float).reshape(n_row, len(of_buses), n),
         source=np.array(problem.v_source_pu, dtype=float).reshape(n_row),
+    )
+
+
+def _points(tree: Tree, n_row: int) -> Point:
+    return Point(
+        bus=np.zeros((n_row, POINT_FIELDS, len(tree.parent))),
+        device=np.zeros((n_row, 3, len(tree.origin))),
+        is_lossless=np.zeros(n_row, dtype=bool),
     )
 
 

@@ -334,7 +334,6 @@ OF_DEVICE = (U, AT_LEAST, AT_MOST)
 IN_LOW, IN_HIGH, IN_RATING, IN_CONE = 6, 7, 8, 9
 IN_PH, IN_QH, IN_VH, IN_HP, IN_HQ, IN_CONE_HAT, IN_DROP, IN_DROP_HAT, POINT_FIELDS = 13, 14, 15, 16, 17, 18, 22, 23, 24
 IN_LEAST, IN_MOST = 1, 2
-ITERATIONS, IS_LOSSLESS = range(2)
 # What `adjoint` puts on the right-hand side, and reads out.
 SEEDED = (FLOW + KP, FLOW + KQ, FLOW + KL, LOW + K, FP, FQ)
 DIRECTIONS = (DP, DQ, DL, DV, NP, NQ)
@@ -342,7 +341,7 @@ DIRECTIONS_LOSSLESS = (DPH, DQH, DVH, NHP, NHQ)
 
 # Statuses, as `OpfStatus` has them, and what is found about an answer.
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
-FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST = range(5)
+FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
 # another dispatch could save, relative to the cost.
 PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED = 1e-7, 1e-6, 1e-8
@@ -415,11 +414,19 @@ class Given(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Primal and dual answers, one per row, in p.u."""
+    """Primal and dual answers in p.u.: one per row, or one that every row overwrites."""
 
     bus: Any  # [row, field, bus]
     device: Any  # [row, field, injection sorted by bus]
-    row: Any  # [row, iterations taken, whether lossless flows took part]
+    is_lossless: Any  # [row] whether lossless flows took part
+
+
+class Adjoint(NamedTuple):
+    """What goes into `adjoint`, or comes out, one per row, in p.u."""
+
+    bus: Any  # [row, field, bus]
+    device: Any  # [row, injection sorted by bus]
+    source: Any  # [row] the squared voltage of the substation
 
 
 class Answer(NamedTuple):
@@ -429,6 +436,7 @@ class Answer(NamedTuple):
     bus: Any  # [field of OpfSolution, row, bus]: flows to reactive prices, then multipliers
     row: Any  # [primal and dual residual, gap, excess of lossless limits, cost per hour; row]
     status: Any  # [row] OpfStatus
+    iterations: Any  # [row]
 
 
 # --- Bounds and cones.
@@ -896,7 +904,7 @@ def eliminate(w, t, j, a, lossless):
 
 @in_place
 def directions(w, tree, j, lossless):
-    """Directions of line j and its receiving bus, given those of its sending bus."""
+    """Directions of line j (l, P, Q, Ph, Qh) and its receiving bus, given those of its sending bus."""
     b, t = w.bus, scratch(w.bus)
     n_x, n_y, n_v = in_both(lossless, 3, 5), in_both(lossless, 2, 4), in_both(lossless, 1, 2)
     m, p = n_x + n_y, n_v + n_y
@@ -919,16 +927,13 @@ def directions(w, tree, j, lossless):
     st(b, j, DV, ld(b, j, FV) + ld(b, a, DV) - 2.0 * (r * dp + x * dq) + (r * r + x * x) * dl)
     st(b, j, NP, ld(t, 0, n_x))
     st(b, j, NQ, ld(t, 0, n_x + 1))
-    st(b, j, DL, dl)
-    st(b, j, DP, dp)
-    st(b, j, DQ, dq)
+    dp_h, dq_h = dp, dq
     if lossless is not None:
-        dp, dq = ld(t, 0, 3), ld(t, 0, 4)
-        st(b, j, DVH, ld(b, j, GV) + ld(b, a, DVH) - 2.0 * (r * dp + x * dq))
-        st(b, j, DPH, dp)
-        st(b, j, DQH, dq)
+        dp_h, dq_h = ld(t, 0, 3), ld(t, 0, 4)
+        st(b, j, DVH, ld(b, j, GV) + ld(b, a, DVH) - 2.0 * (r * dp_h + x * dq_h))
         st(b, j, NHP, ld(t, 0, n_x + 2))
         st(b, j, NHQ, ld(t, 0, n_x + 3))
+    return dl, dp, dq, dp_h, dq_h
 
 
 @in_place
@@ -964,9 +969,10 @@ def forward(w, tree, lossless, corrector):
     smu = ld(b, n, CENTRING)
     inverse = 0.0 * smu
     cross = 0.0 * smu
+    dl, dp, dq, dp_h, dq_h = inverse, inverse, inverse, inverse, inverse
     for j in range(n):
         if j > 0:
-            directions(w, tree, j, lossless)
+            dl, dp, dq, dp_h, dq_h = directions(w, tree, j, lossless)
         else:
             directions_at_root(w, lossless)
         price_p, price_q = ld(b, j, NP), ld(b, j, NQ)
@@ -974,7 +980,8 @@ def forward(w, tree, lossless, corrector):
             price_p, price_q = price_p + ld(b, j, NHP), price_q + ld(b, j, NHQ)
         for i in range(tree.first[j], tree.first[j + 1]):
             du = direction_of_injection(w, i, price_p, price_q)
-            st(d, i, DU, du)
+            if corrector is not None:
+                st(d, i, DU, du)
             step, product = bound_step(d, i, AT_LEAST, du, smu, corrector)
             inverse, cross = larger(inverse, step), cross + product
             step, product = bound_step(d, i, AT_MOST, -du, smu, corrector)
@@ -982,7 +989,14 @@ def forward(w, tree, lossless, corrector):
         if j == 0:
             continue
         a = tree.parent[j]
-        dv, v_a, dv_a, dl = ld(b, j, DV), ld(b, a, V), ld(b, a, DV), ld(b, j, DL)
+        if corrector is not None:
+            st(b, j, DL, dl)
+            st(b, j, DP, dp)
+            st(b, j, DQ, dq)
+            if lossless is not None:
+                st(b, j, DPH, dp_h)
+                st(b, j, DQH, dq_h)
+        dv, v_a, dv_a = ld(b, j, DV), ld(b, a, V), ld(b, a, DV)
         step, product = bound_step(b, j, LOW, dv, smu, corrector)
         inverse, cross = larger(inverse, step), cross + product
         bounded = dv
@@ -990,17 +1004,15 @@ def forward(w, tree, lossless, corrector):
             bounded = ld(b, j, DVH)
         step, product = bound_step(b, j, HIGH, -bounded, smu, corrector)
         inverse, cross = larger(inverse, step), cross + product
-        step, product = cone_step(
-            b, j, FLOW, ld(b, j, P), ld(b, j, Q), ld(b, j, L), v_a, ld(b, j, DP), ld(b, j, DQ), dl, dv_a, corrector
-        )
+        p, q, l = ld(b, j, P), ld(b, j, Q), ld(b, j, L)
+        step, product = cone_step(b, j, FLOW, p, q, l, v_a, dp, dq, dl, dv_a, corrector)
         inverse, cross = larger(inverse, step), cross + product
         if tree.rated[j]:
             step, product = bound_step(b, j, RATING, -dl, smu, corrector)
             inverse, cross = larger(inverse, step), cross + product
             if lossless is not None:
                 p, q, l = ld(b, j, PH), ld(b, j, QH), ld(b, j, L_MAX)
-                dp, dq = ld(b, j, DPH), ld(b, j, DQH)
-                step, product = cone_step(b, j, FLOW_HAT, p, q, l, v_a, dp, dq, 0.0 * dp, dv_a, corrector)
+                step, product = cone_step(b, j, FLOW_HAT, p, q, l, v_a, dp_h, dq_h, 0.0 * dp_h, dv_a, corrector)
                 inverse, cross = larger(inverse, step), cross + product
     return inverse, cross
 
@@ -1253,8 +1265,8 @@ def unload(w, point, row, lane, lossless):
 
 
 @in_place
-def judge(w, tree, given, point, answer, row, lossless):
-    """Residuals of all optimality conditions at the point of a row, and the answer in kW and currency.
+def judge(w, tree, given, point, at, answer, row, lossless):
+    """Residuals of all optimality conditions of a row's problem at a point, and the answer in kW and currency.
 
     Without lossless flows in the problem it also says by how much they would pass their limits.
     """
@@ -1262,7 +1274,7 @@ def judge(w, tree, given, point, answer, row, lossless):
     s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
     t = w.start
     f_p, f_q, g_p, g_q, v_free = t[LEFT_P], t[LEFT_Q], t[LEFT_HAT_P], t[LEFT_HAT_Q], t[START_V]
-    b, d = point.bus[row], point.device[row]
+    b, d = point.bus[at], point.device[at]
     primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
     # Injections: within bounds, at a marginal cost that is the price.
     for j in range(n):
@@ -1451,7 +1463,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
     n = tree.parent.shape[0]
     lanes = n_lanes(b)
     row_of = np.full(lanes, -1)
-    count, last_infeasible = np.zeros(lanes), np.zeros(lanes)
+    count, last_infeasible = np.zeros(lanes, np.int64), np.zeros(lanes)
     taken = 0
     for lane in range(lanes):
         load(w, tree, given, rows[min(taken, len(rows) - 1)], lane, lossless)
@@ -1466,7 +1478,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             row = row_of[lane]
             if row < 0:
                 continue
-            count[lane] += 1.0
+            count[lane] += 1
             gap, infeasible = get(b, n, GAP, lane), get(b, n, INFEASIBLE, lane)
             cost = get(b, n, COST, lane) + get(b, n, CONSTANT, lane)
             # Where rounding stops the balances short of the tolerance, that is as good as it gets.
@@ -1479,13 +1491,14 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             )
             if not converged and count[lane] < settings.most_iterations and gap < HOPELESS_GAP:
                 continue
-            unload(w, point, row, lane, lossless)
-            point.row[row, ITERATIONS] = count[lane]
-            point.row[row, IS_LOSSLESS] = in_both(lossless, 0.0, 1.0)
-            judge(w, tree, given, point, answer, row, lossless)
+            at = row if point.is_lossless.shape[0] > 1 else 0
+            unload(w, point, at, lane, lossless)
+            point.is_lossless[at] = in_both(lossless, False, True)
+            judge(w, tree, given, point, at, answer, row, lossless)
+            answer.iterations[row] = count[lane]
             if taken < len(rows):
                 load(w, tree, given, rows[taken], lane, lossless)
-                row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0.0, np.inf
+                row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0, np.inf
                 taken += 1
             else:
                 row_of[lane] = -1
@@ -1501,8 +1514,8 @@ def adjoint(w, tree, given, point, rows, lossless, settings, seed, found):
 
     With it the answer moves as the problem does, once the cones have their true curvature in place of Nesterov and
     Todd's. The system is symmetric, so with a loss's gradient on the right it gives what every input is worth.
-    `seed` has P, Q, L, V, LP and LQ of every bus; `found` the same and PH, QH, VH, HP, HQ, and in its rows what the
-    substation's squared voltage is worth.
+    `seed` has P, Q, L, V, LP and LQ of every bus; `found` the same and PH, QH, VH, HP, HQ, and what the substation's
+    squared voltage is worth.
     """
     lanes = n_lanes(w.bus)
     for start in range(0, len(rows), lanes):
@@ -1558,7 +1571,7 @@ def put_seed(w, tree, seed, row, lane, lossless):
     """Put a right-hand side where the corrector looks for second-order terms and residuals."""
     b, d = w.bus, w.device
     for i in range(tree.origin.shape[0]):
-        put(d, i, FORCE, lane, seed.device[row, U, i])
+        put(d, i, FORCE, lane, seed.device[row, i])
         put(d, i, AT_LEAST + K, lane, 0.0)
         put(d, i, AT_MOST + K, lane, 0.0)
     for j in range(tree.parent.shape[0]):
@@ -1586,11 +1599,11 @@ def take_directions(w, found, row, lane, lossless):
             for f in range(len(DIRECTIONS_LOSSLESS)):
                 found.bus[row, len(DIRECTIONS) + f, j] = get(b, j, DIRECTIONS_LOSSLESS[f], lane)
     for i in range(w.device.shape[0]):
-        found.device[row, U, i] = get(w.device, i, DU, lane)
+        found.device[row, i] = get(w.device, i, DU, lane)
     # What is left of the substation's voltages in the block that its lines hand to it.
     worth = 0.0
     for v in range(n_v):
         worth += get(k, 0, p * p + v, lane)
         for c in range(2):
             worth -= get(k, 0, v * p + n_v + c, lane) * get(b, 0, NP + c, lane)
-    found.row[row, 0] = worth
+    found.source[row] = worth
