@@ -358,8 +358,9 @@ HOPELESS_GAP = 1e10
 # a voltage begins, and how far an injection from the middle of its own. These and the next took the fewest iterations
 # over random problems on four feeders.
 FIRST_MU, FIRST_MU_OF_INJECTION, FIRST_L, FIRST_PRICE, INSIDE_BAND, LEAN = 0.5, 1.5, 0.3, 1.0, 0.2, 0.12
-# What a step leaves of the way to the boundary: SHORTER times what the predictor left of the gap, between these two.
-SHORTER, SHORTEST, LONGEST = 0.1, 0.015, 0.002
+# What a step leaves of the way to the boundary: SHORTER times what the predictor left of the gap, at most MOST_LEFT.
+SHORTER, MOST_LEFT = 0.1, 0.015
+PROXIMAL_OF_L = 1e-2
 
 
 class Settings(NamedTuple):
@@ -369,10 +370,13 @@ class Settings(NamedTuple):
     """Of the gap relative to the cost; ten times that for balances and voltage drops, in p.u."""
     most_iterations: int
     proximal: float
-    """On the directions of P and Q: keeps the pivots of cones that carry no force from vanishing. It doesn't move the
-    solution, as directions vanish there; too little and rounding spoils the balances, too much and steps shorten."""
+    """On the directions of P and Q, and PROXIMAL_OF_L times |z|^2 of it on that of l: keeps the pivots of cones that carry no force
+    from vanishing. It doesn't move the solution, as directions vanish there; too little and rounding spoils the
+    balances, too much and steps shorten."""
     device_proximal: float
     """The same for injections without a quadratic cost, inside their bounds."""
+    least_left: float
+    """What the longest step leaves of the way to the boundary."""
 
 
 class Workspace(NamedTuple):
@@ -790,7 +794,7 @@ def fill(w, t, tree, settings, j, lossless, v_a, l):
     h_ll, h_vv = h2 * a2 * a2, h2 * a3 * a3
     if tree.rated[j]:
         h_ll = h_ll + open_bound(b, j, RATING, ld(b, j, L_MAX) - l)
-    st(t, 0, 0, h_ll)
+    st(t, 0, 0, h_ll + PROXIMAL_OF_L * settings.proximal * (r * r + x * x))
     st(t, 0, 1, h2 * a2 * a0)
     st(t, 0, 2, h2 * a2 * a1)
     st(t, 1, 1, h2 * (a0 * a0 + 1.0) + settings.proximal)
@@ -1357,6 +1361,8 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             of_l += b[IN_RATING, j]
             gap += b[IN_RATING, j] * (l_max - l)
             primal = max(primal, l - l_max)
+        # On a line that has hardly any resistance, a small residual lets much current through for nothing.
+        gap += abs(of_l) * l
         worst = max(abs(of_p), abs(of_q), abs(of_l))
         dual, ray = max(dual, worst), max(ray, worst)
         if lossless is not None:
@@ -1437,7 +1443,7 @@ def iterate(w, tree, settings, lossless):
     st(b, n, CENTRING, left * left * left * gap * (1.0 / n_complementary(tree, lossless)))
     backward(w, tree, settings, lossless, 1)
     inverse, cross = forward(w, tree, lossless, 1)
-    short = -larger(-larger(SHORTER * left, LONGEST), 0.0 * left - SHORTEST)
+    short = -larger(-larger(SHORTER * left, settings.least_left), -MOST_LEFT)
     alpha = 1.0 / larger(inverse / (1.0 - short), 1.0)
     gap, cost, infeasible = move(w, tree, lossless, alpha)
     st(b, n, GAP, gap)
