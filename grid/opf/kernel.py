@@ -344,7 +344,7 @@ OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
 FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
 # another dispatch could save, relative to the cost.
-PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED = 1e-7, 1e-6, 1e-8
+PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, NO_GAP = 1e-7, 1e-6, 1e-8, 1e-13
 # Flows, voltages and injections of a feasible point stay below this, in p.u.
 REACH_PU = 10.0
 
@@ -370,11 +370,13 @@ class Settings(NamedTuple):
     """Of the gap relative to the cost; ten times that for balances and voltage drops, in p.u."""
     most_iterations: int
     proximal: float
-    """On the directions of P and Q, and PROXIMAL_OF_L times |z|^2 of it on that of l: keeps the pivots of cones that carry no force
-    from vanishing. It doesn't move the solution, as directions vanish there; too little and rounding spoils the
+    """On the directions of P and Q, and PROXIMAL_OF_L |z|^2 times that on l: keeps the pivots of cones that carry no
+    force from vanishing. It doesn't move the solution, as directions vanish there; too little and rounding spoils the
     balances, too much and steps shorten."""
     device_proximal: float
     """The same for injections without a quadratic cost, inside their bounds."""
+    most_drag: float
+    """What the two may leave of the conditions on prices, relative to a typical price."""
     least_left: float
     """What the longest step leaves of the way to the boundary."""
 
@@ -1252,6 +1254,21 @@ def balance(t, f, j, above, p, q, p_lost, q_lost):
 
 
 @in_place
+def drag(w, lane, settings, lossless):
+    """The largest force of the proximal terms in the last step: what that leaves of the conditions on prices."""
+    b, d = w.bus, w.device
+    worst = 0.0
+    for j in range(1, b.shape[0] - 1):
+        worst = max(worst, abs(get(b, j, DP, lane)), abs(get(b, j, DQ, lane)))
+        if lossless is not None:
+            worst = max(worst, abs(get(b, j, DPH, lane)), abs(get(b, j, DQH, lane)))
+    worst *= settings.proximal
+    for i in range(d.shape[0]):
+        worst = max(worst, settings.device_proximal * abs(get(d, i, DU, lane)))
+    return worst
+
+
+@in_place
 def unload(w, point, row, lane, lossless):
     """Copy the point of a lane to its row."""
     for j in range(w.bus.shape[0] - 1):
@@ -1279,7 +1296,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
     t = w.start
     f_p, f_q, g_p, g_q, v_free = t[LEFT_P], t[LEFT_Q], t[LEFT_HAT_P], t[LEFT_HAT_Q], t[START_V]
     b, d = point.bus[at], point.device[at]
-    primal, dual, gap, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
+    primal, dual, gap, change, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
     # Injections: within bounds, at a marginal cost that is the price.
     for j in range(n):
         f_p[j] = -given.bus[row, LOAD_KW, j] / s
@@ -1309,8 +1326,15 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             if not is_fixed:
                 at_least, at_most = d[IN_LEAST, i], d[IN_MOST, i]
                 worth = cp * price_p + cq * price_q + at_least - at_most
-                dual, ray = max(dual, abs(marginal - worth)), max(ray, abs(worth))
-                gap += at_least * (u - lo) + at_most * (hi - u)
+                own = at_least * (u - lo) + at_most * (hi - u)
+                gap, ray = gap + own, max(ray, abs(worth))
+                # Or with the multipliers that fit its price exactly, where its bounds leave it no room for more.
+                reduced = marginal - worth + at_least - at_most
+                exact = max(reduced, 0.0) * (u - lo) + max(-reduced, 0.0) * (hi - u)
+                if exact <= own + NO_GAP:
+                    change += exact - own
+                else:
+                    dual = max(dual, abs(marginal - worth))
                 primal = max(primal, lo - u, u - hi)
         g_p[j], g_q[j] = f_p[j], f_q[j]
         b[IN_DROP, j], b[IN_DROP_HAT, j] = 0.0, 0.0
@@ -1407,7 +1431,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
             primal = max(primal, abs(g_p[j]), abs(g_q[j]))
     value -= gap
-    gap /= max(1.0, abs(cost) / (money * s))
+    gap = (gap + change) / max(1.0, abs(cost) / (money * s))
     # Written so that NaN fails.
     is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
     # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
@@ -1494,6 +1518,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
                 gap <= settings.tolerance * max(1.0, abs(cost))
                 and get(b, n, DUAL_LEFT, lane) <= settings.tolerance
                 and is_feasible
+                and drag(w, lane, settings, lossless) <= settings.most_drag
             )
             if not converged and count[lane] < settings.most_iterations and gap < HOPELESS_GAP:
                 continue

@@ -23,7 +23,7 @@ STEPS = {
     "v_source_pu": 1e-6,
     "v_min_pu": 1e-6,
     "v_max_pu": 1e-6,
-    "i_max_a": 1e-1,
+    "i_max_a": 3e-1,
     "p_min_kw": 1e-1,
     "p_max_kw": 1e-1,
     "linear_per_kwh": 1e-5,
