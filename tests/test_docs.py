@@ -35,7 +35,9 @@ def test_the_readme_names_every_scenario_and_feeder():
         assert f"`{name}`" in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/model.md", "docs/p2p_trading.md", "docs/case_studies.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/model.md", "docs/p2p_trading.md", "docs/case_studies.md", "docs/benchmarks.md"]
+)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
