@@ -44,15 +44,19 @@ from peergrid.grid.opf.kernel import (
 )
 from peergrid.grid.opf.problem import OpfProblem, OpfSolution, UpperVoltage
 
-# Tried in turn, on the problems that the attempt before left short of what is accepted.
+# Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
+# last. Where the relaxation is loose, less of the proximal term helps; where ratings bind lossless flows, more of it.
 ATTEMPTS = (
-    Settings(1e-9, most_iterations=60, proximal=1e-3, device_proximal=1e-4, most_drag=1e-7, least_left=0.002),
-    Settings(1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-4, most_drag=1e-7, least_left=0.015),
-    Settings(1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6, most_drag=1e-7, least_left=0.015),
-    Settings(1e-9, most_iterations=80, proximal=1e-2, device_proximal=1e-4, most_drag=1e-7, least_left=0.1),
+    Settings(tolerance=1e-9, most_iterations=60, proximal=1e-3, device_proximal=1e-4, least_left=0.002),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-4, least_left=0.015),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-5, device_proximal=1e-4, least_left=0.015),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-6, device_proximal=1e-4, least_left=0.015),
+    Settings(tolerance=1e-10, most_iterations=80, proximal=1e-7, device_proximal=1e-4, least_left=0.015),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6, least_left=0.015),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-2, device_proximal=1e-4, least_left=0.1),
 )
 # The linear system of an optimum is solved once, so that what keeps it regular is as small as rounding lets it be.
-DIFFERENTIATION = Settings(0.0, most_iterations=0, proximal=1e-7, device_proximal=1e-7, most_drag=0.0, least_left=0.0)
+DIFFERENTIATION = Settings(tolerance=0.0, most_iterations=0, proximal=1e-7, device_proximal=1e-7, least_left=0.0)
 # Eight problems side by side on more buses than this fall out of the processor's cache, and gain nothing.
 MOST_BUSES_IN_LANES = 1500
 REGISTER_BYTES = 64

@@ -375,8 +375,6 @@ class Settings(NamedTuple):
     balances, too much and steps shorten."""
     device_proximal: float
     """The same for injections without a quadratic cost, inside their bounds."""
-    most_drag: float
-    """What the two may leave of the conditions on prices, relative to a typical price."""
     least_left: float
     """What the longest step leaves of the way to the boundary."""
 
@@ -1254,21 +1252,6 @@ def balance(t, f, j, above, p, q, p_lost, q_lost):
 
 
 @in_place
-def drag(w, lane, settings, lossless):
-    """The largest force of the proximal terms in the last step: what that leaves of the conditions on prices."""
-    b, d = w.bus, w.device
-    worst = 0.0
-    for j in range(1, b.shape[0] - 1):
-        worst = max(worst, abs(get(b, j, DP, lane)), abs(get(b, j, DQ, lane)))
-        if lossless is not None:
-            worst = max(worst, abs(get(b, j, DPH, lane)), abs(get(b, j, DQH, lane)))
-    worst *= settings.proximal
-    for i in range(d.shape[0]):
-        worst = max(worst, settings.device_proximal * abs(get(d, i, DU, lane)))
-    return worst
-
-
-@in_place
 def unload(w, point, row, lane, lossless):
     """Copy the point of a lane to its row."""
     for j in range(w.bus.shape[0] - 1):
@@ -1385,8 +1368,8 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             of_l += b[IN_RATING, j]
             gap += b[IN_RATING, j] * (l_max - l)
             primal = max(primal, l - l_max)
-        # On a line that has hardly any resistance, a small residual lets much current through for nothing.
-        gap += abs(of_l) * l
+        # What a residual could save, at most: a line with hardly any resistance lets much current through for nothing.
+        gap += abs(of_l) * l + abs(of_p * p) + abs(of_q * q)
         worst = max(abs(of_p), abs(of_q), abs(of_l))
         dual, ray = max(dual, worst), max(ray, worst)
         if lossless is not None:
@@ -1400,6 +1383,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             primal = max(primal, abs(f_v), v_free[j] - v_hi)
             of_p = b[IN_HP, a] - b[IN_HP, j] + 2.0 * r * b[IN_DROP_HAT, j] - b[IN_CONE_HAT, j]
             of_q = b[IN_HQ, a] - b[IN_HQ, j] + 2.0 * x * b[IN_DROP_HAT, j] - b[IN_CONE_HAT + 1, j]
+            gap += abs(of_p * p_hat) + abs(of_q * q_hat)
             worst = max(abs(of_p), abs(of_q))
             dual, ray = max(dual, worst), max(ray, worst)
             gap += b[IN_HIGH, j] * (v_hi - v_free[j])
@@ -1518,7 +1502,6 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
                 gap <= settings.tolerance * max(1.0, abs(cost))
                 and get(b, n, DUAL_LEFT, lane) <= settings.tolerance
                 and is_feasible
-                and drag(w, lane, settings, lossless) <= settings.most_drag
             )
             if not converged and count[lane] < settings.most_iterations and gap < HOPELESS_GAP:
                 continue
