@@ -343,8 +343,8 @@ DIRECTIONS_LOSSLESS = (DPH, DQH, DVH, NHP, NHQ)
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
 FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
-# another dispatch could save, relative to the cost.
-PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, NO_GAP = 1e-7, 1e-6, 1e-8, 1e-13
+# another dispatch could save, relative to the cost or to LEAST_COST_PU.
+PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, LEAST_COST_PU, NO_GAP = 1e-7, 1e-6, 1e-8, 0.25, 1e-13
 # Flows, voltages and injections of a feasible point stay below this, in p.u.
 REACH_PU = 10.0
 
@@ -1415,7 +1415,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
             primal = max(primal, abs(g_p[j]), abs(g_q[j]))
     value -= gap
-    gap = (gap + change) / max(1.0, abs(cost) / (money * s))
+    gap = (gap + change) / max(LEAST_COST_PU, abs(cost) / (money * s))
     # Written so that NaN fails.
     is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
     # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
