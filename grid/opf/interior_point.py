@@ -51,7 +51,7 @@ ATTEMPTS = (
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-4, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-5, device_proximal=1e-4, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-6, device_proximal=1e-4, least_left=0.015),
-    Settings(tolerance=1e-10, most_iterations=80, proximal=1e-7, device_proximal=1e-4, least_left=0.015),
+    Settings(tolerance=1e-10, most_iterations=80, proximal=1e-7, device_proximal=1e-6, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-2, device_proximal=1e-4, least_left=0.1),
 )
