@@ -82,8 +82,9 @@ def _pull_back(
     worth = solver.adjoint(solved, _seed(tree, solved, loss))
     is_defined = (solved.answer.status == int(OpfStatus.OPTIMAL)) & np.isfinite(worth.source)
     is_defined &= np.isfinite(worth.bus.sum(axis=(1, 2))) & np.isfinite(worth.device.sum(axis=1))
-    for values in (*loss.values(), *worth):
-        values[~is_defined] = 0.0
+    if not is_defined.all():
+        for values in (*loss.values(), *worth):
+            values[~is_defined] = 0.0
     of_problem = _of_buses(solver, solved, loss, worth) | _of_devices(tree, solved, loss, worth)
     return ProblemGradient(**{name: values.reshape((*batch, *values.shape[1:])) for name, values in of_problem.items()})
 
