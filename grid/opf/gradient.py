@@ -213,5 +213,5 @@ def _of(point: Point, field: int) -> np.ndarray:
 
 
 def _over(multiplier: np.ndarray, slack: np.ndarray) -> np.ndarray:
-    """Multiplier over slack; zero where there is no bound."""
-    return np.divide(multiplier, slack, out=np.zeros_like(multiplier), where=(multiplier > 0) & (slack > 0))
+    """Multiplier over slack; zero where there is no bound, and so no multiplier."""
+    return multiplier / np.maximum(slack, 1e-30)
