@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from peergrid.grid.errors import InvalidQuery, raise_faults
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import (
+    OF_INJECTIONS,
     Injections,
     OpfProblem,
     OpfSolution,
@@ -31,16 +32,6 @@ SOLVERS = {
     "conic": "peergrid.grid.opf.conic:ConicOpf",
 }
 TIGHT_PU = 1e-6
-OF_INJECTIONS = (
-    "p_min_kw",
-    "p_max_kw",
-    "linear_per_kwh",
-    "quadratic_per_kw2h",
-    "reference_kw",
-    "tan_phi",
-    "q_min_kvar",
-    "q_max_kvar",
-)
 
 Coefficient = float | Float[np.ndarray, "..."]
 

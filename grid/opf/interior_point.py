@@ -20,8 +20,6 @@ from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.kernel import (
     ALL_FIELDS,
     DEVICE_FIELDS,
-    DIRECTIONS,
-    DIRECTIONS_LOSSLESS,
     FOUND_COST,
     FOUND_EXCESS,
     FOUND_FIELDS,
@@ -32,9 +30,10 @@ from peergrid.grid.opf.kernel import (
     PLAIN_FIELDS,
     POINT_FIELDS,
     START_FIELDS,
-    Adjoint,
     Answer,
     Given,
+    Gradient,
+    Loss,
     Point,
     Settings,
     Tree,
@@ -42,7 +41,7 @@ from peergrid.grid.opf.kernel import (
     adjoint,
     solve,
 )
-from peergrid.grid.opf.problem import OpfProblem, OpfSolution, UpperVoltage
+from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
 
 # Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
 # last. Where the relaxation is loose, less of the proximal term helps; where ratings bind lossless flows, more of it.
@@ -149,21 +148,21 @@ class InteriorPointOpf:
             self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
         return answer
 
-    def adjoint(self, solved: Solved, seed: Adjoint) -> Adjoint:
-        """What the kernel's `adjoint` finds at kept points, for the rows that are optimal; zeros for the others."""
+    def pull_back(self, solved: Solved, loss: Loss) -> Gradient:
+        """A loss's gradient with respect to the problems; zeros for those without an answer."""
         given, point, answer = solved
-        n_row, n_field = len(given.source), len(DIRECTIONS) + len(DIRECTIONS_LOSSLESS)
-        found = Adjoint(
-            bus=np.zeros((n_row, n_field, self.feeder.n_bus)),
-            device=np.zeros((n_row, len(self.tree.origin))),
+        n_row = len(given.source)
+        gradient = Gradient(
+            device=np.zeros((given.device.shape[1], n_row, len(self.device_bus))),
+            bus=np.zeros((given.bus.shape[1], n_row, self.feeder.n_bus)),
             source=np.zeros(n_row),
         )
         for with_lossless in (False, True):
             rows = np.flatnonzero((answer.status == OPTIMAL) & (point.is_lossless == with_lossless))
-            self._call(
-                adjoint, (self._in_lanes(n_row), with_lossless), given, point, rows, DIFFERENTIATION, seed, found
-            )
-        return found
+            if len(rows):
+                kind = self._in_lanes(n_row), with_lossless
+                self._call(adjoint, kind, given, point, rows, DIFFERENTIATION, loss, gradient)
+        return gradient
 
     def _in_lanes(self, n_row: int) -> bool:
         # By the whole batch, so that an answer depends on nothing but whether it came alone.
@@ -250,16 +249,7 @@ def _tree(feeder: Feeder, device_bus: Int[np.ndarray, " device"], has_free_q: Bo
 def _given(problem: OpfProblem) -> Given:
     n = problem.load_kw.shape[-1]
     injections, n_row = problem.injections, problem.load_kw.size // n
-    of_devices = (
-        injections.p_min_kw,
-        injections.p_max_kw,
-        injections.linear_per_kwh,
-        injections.quadratic_per_kw2h,
-        injections.reference_kw,
-        injections.tan_phi,
-        injections.q_min_kvar,
-        injections.q_max_kvar,
-    )
+    of_devices = [getattr(injections, name) for name in OF_INJECTIONS]
     of_buses = (problem.load_kw, problem.load_kvar, problem.v_min_pu, problem.v_max_pu, problem.i_max_a)
     return Given(
         device=np.concatenate(of_devices, axis=-1, dtype=float).reshape(n_row, len(of_devices), len(injections.bus)),

@@ -334,11 +334,9 @@ OF_DEVICE = (U, AT_LEAST, AT_MOST)
 IN_LOW, IN_HIGH, IN_RATING, IN_CONE = 6, 7, 8, 9
 IN_PH, IN_QH, IN_VH, IN_HP, IN_HQ, IN_CONE_HAT, IN_DROP, IN_DROP_HAT, POINT_FIELDS = 13, 14, 15, 16, 17, 18, 22, 23, 24
 IN_LEAST, IN_MOST = 1, 2
-# What `adjoint` puts on the right-hand side, and reads out.
-SEEDED = (FLOW + KP, FLOW + KQ, FLOW + KL, LOW + K, FP, FQ)
-DIRECTIONS = (DP, DQ, DL, DV, NP, NQ)
-DIRECTIONS_LOSSLESS = (DPH, DQH, DVH, NHP, NHQ)
-
+# Fields of a `Loss`.
+OF_P, OF_Q = range(2)
+OF_FLOW, OF_REACTIVE_FLOW, OF_CURRENT, OF_VOLTAGE, OF_PRICE, OF_REACTIVE_PRICE = range(6)
 # Statuses, as `OpfStatus` has them, and what is found about an answer.
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
 FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
@@ -425,12 +423,19 @@ class Point(NamedTuple):
     is_lossless: Any  # [row] whether lossless flows took part
 
 
-class Adjoint(NamedTuple):
-    """What goes into `adjoint`, or comes out, one per row, in p.u."""
+class Loss(NamedTuple):
+    """Gradient of a loss with respect to the answers, in the units of `OpfSolution`."""
 
-    bus: Any  # [row, field, bus]
-    device: Any  # [row, injection sorted by bus]
-    source: Any  # [row] the squared voltage of the substation
+    device: Any  # [p_kw and q_kvar, row, injection]
+    bus: Any  # [flows, squared current, voltage and prices, row, bus]
+
+
+class Gradient(NamedTuple):
+    """Gradient of a loss with respect to the problems, in the units and with the fields of `Given`."""
+
+    device: Any  # [field, row, injection]
+    bus: Any  # [field, row, bus]
+    source: Any  # [row]
 
 
 class Answer(NamedTuple):
@@ -1523,13 +1528,12 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
 
 
 @compiled
-def adjoint(w, tree, given, point, rows, lossless, settings, seed, found):
-    """Solve the linear system at the optimum of each row, with `seed` on its right-hand side.
+def adjoint(w, tree, given, point, rows, lossless, settings, loss, gradient):
+    """Take a loss's gradient with respect to the answers of `rows` back to the numbers of their problems.
 
-    With it the answer moves as the problem does, once the cones have their true curvature in place of Nesterov and
-    Todd's. The system is symmetric, so with a loss's gradient on the right it gives what every input is worth.
-    `seed` has P, Q, L, V, LP and LQ of every bus; `found` the same and PH, QH, VH, HP, HQ, and what the substation's
-    squared voltage is worth.
+    The answer moves as its problem does by the linear system of the iteration, once the cones have their true curvature
+    in place of Nesterov and Todd's. The system is symmetric, so one solve with the loss's gradient on the right-hand
+    side says what moving any number is worth. Where it is singular the gradient stays zero.
     """
     lanes = n_lanes(w.bus)
     for start in range(0, len(rows), lanes):
@@ -1540,11 +1544,19 @@ def adjoint(w, tree, given, point, rows, lossless, settings, seed, found):
             reload(w, tree, point, row, lane, lossless)
         backward(w, tree, settings, lossless, None)
         for lane in range(lanes):
-            put_seed(w, tree, seed, rows[start + min(lane, n_taken - 1)], lane, lossless)
+            put_seed(w, tree, given, loss, rows[start + min(lane, n_taken - 1)], lane, lossless)
         backward(w, tree, settings, lossless, 1)
         forward(w, tree, lossless, 1)
         for lane in range(n_taken):
-            take_directions(w, found, rows[start + lane], lane, lossless)
+            row = rows[start + lane]
+            total = take_lines(w, tree, given, gradient, row, lane, lossless)
+            total += take_injections(w, tree, given, loss, gradient, row, lane, lossless)
+            gradient.source[row] = 2.0 * given.source[row] * worth_of_source(w, lane, lossless)
+            gradient.source[row] += loss.bus[OF_VOLTAGE, row, 0]
+            if not np.isfinite(total + gradient.source[row]):
+                gradient.bus[:, row] = 0.0
+                gradient.device[:, row] = 0.0
+                gradient.source[row] = 0.0
 
 
 @in_place
@@ -1581,43 +1593,130 @@ def align_cone(a, j, c, lane, p, q, l, v):
 
 
 @in_place
-def put_seed(w, tree, seed, row, lane, lossless):
-    """Put a right-hand side where the corrector looks for second-order terms and residuals."""
+def put_seed(w, tree, given, loss, row, lane, lossless):
+    """Put the loss's gradient where the corrector looks for second-order terms and residuals."""
     b, d = w.bus, w.device
+    s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
     for i in range(tree.origin.shape[0]):
-        put(d, i, FORCE, lane, seed.device[row, i])
+        o = tree.origin[i]
+        force = s * loss.device[OF_Q, row, o]
+        if not tree.reactive[i]:
+            force = s * loss.device[OF_P, row, o] + given.device[row, TAN_PHI, o] * force
+        put(d, i, FORCE, lane, force)
         put(d, i, AT_LEAST + K, lane, 0.0)
         put(d, i, AT_MOST + K, lane, 0.0)
     for j in range(tree.parent.shape[0]):
-        for f in range(len(SEEDED)):
-            put(b, j, SEEDED[f], lane, seed.bus[row, f, j])
-        put(b, j, LOW + K, lane, -get(b, j, LOW + K, lane))
+        voltage = np.sqrt(max(get(b, j, V, lane), 1e-12))
+        of_price, of_reactive_price = money * loss.bus[OF_PRICE, row, j], money * loss.bus[OF_REACTIVE_PRICE, row, j]
+        put(b, j, FLOW + KP, lane, s * loss.bus[OF_FLOW, row, j])
+        put(b, j, FLOW + KQ, lane, s * loss.bus[OF_REACTIVE_FLOW, row, j])
+        put(b, j, FLOW + KL, lane, loss.bus[OF_CURRENT, row, j])
+        put(b, j, LOW + K, lane, -0.5 * loss.bus[OF_VOLTAGE, row, j] / voltage)
+        put(b, j, FP, lane, of_price)
+        put(b, j, FQ, lane, of_reactive_price)
         for f in (FLOW + KV, HIGH + K, RATING + K, FV):
             put(b, j, f, lane, 0.0)
         if lossless is not None:
-            put(b, j, GP, lane, seed.bus[row, 4, j])
-            put(b, j, GQ, lane, seed.bus[row, 5, j])
+            put(b, j, GP, lane, of_price)
+            put(b, j, GQ, lane, of_reactive_price)
             for f in (GV, FLOW_HAT + KP, FLOW_HAT + KQ, FLOW_HAT + KL, FLOW_HAT + KV):
                 put(b, j, f, lane, 0.0)
 
 
 @in_place
-def take_directions(w, found, row, lane, lossless):
-    """Copy what a lane found to its row."""
+def worth_of_price(w, j, lane, lossless):
+    """What a mismatch of the active and the reactive balance of a bus is worth."""
+    active, reactive = get(w.bus, j, NP, lane), get(w.bus, j, NQ, lane)
+    if lossless is not None:
+        active += get(w.bus, j, NHP, lane)
+        reactive += get(w.bus, j, NHQ, lane)
+    return active, reactive
+
+
+@in_place
+def take_lines(w, tree, given, gradient, row, lane, lossless):
+    """Gradients of loads, voltages and ratings; their sum, for the sake of NaN.
+
+    A bound adds its curvature, multiplier over slack, times what its variable is worth.
+    """
+    b, of = w.bus, gradient.bus
+    total = 0.0
+    for j in range(tree.parent.shape[0]):
+        price, reactive_price = worth_of_price(w, j, lane, lossless)
+        of[LOAD_KW, row, j], of[LOAD_KVAR, row, j] = -price / tree.base_kva, -reactive_price / tree.base_kva
+        total += price + reactive_price
+        if j == 0:
+            continue
+        v, dv = get(b, j, V, lane), get(b, j, DV, lane)
+        low = get(b, j, LOW, lane) / (v - get(b, j, V_MIN, lane)) * dv
+        if lossless is not None:
+            v, dv = get(b, j, VH, lane), get(b, j, DVH, lane)
+        high = get(b, j, HIGH, lane) / (get(b, j, V_MAX, lane) - v) * dv
+        of[V_MIN_PU, row, j] = 2.0 * given.bus[row, V_MIN_PU, j] * low
+        of[V_MAX_PU, row, j] = 2.0 * given.bus[row, V_MAX_PU, j] * high
+        total += low + high
+        rating = given.bus[row, I_MAX_A, j] / tree.base_a[j]
+        if tree.rated[j] and rating < LARGEST_RATING_PU:
+            l_max = get(b, j, L_MAX, lane)
+            worth = get(b, j, RATING, lane) / (l_max - get(b, j, L, lane)) * get(b, j, DL, lane)
+            if lossless is not None:
+                # The cone of lossless flows holds the rating: its curvature couples the two.
+                p, q, dv_a = get(b, j, PH, lane), get(b, j, QH, lane), get(b, tree.parent[j], DV, lane)
+                v_a = get(b, tree.parent[j], V, lane)
+                along = l_max * dv_a - 2.0 * (p * get(b, j, DPH, lane) + q * get(b, j, DQH, lane))
+                by_det = v_a / (v_a * l_max - p * p - q * q)
+                worth -= get(b, j, FLOW_HAT + ZL, lane) / v_a * (by_det * along - dv_a)
+            of[I_MAX_A, row, j] = 2.0 * rating / tree.base_a[j] * worth
+            total += worth
+    return total
+
+
+@in_place
+def take_injections(w, tree, given, loss, gradient, row, lane, lossless):
+    """Gradients of the injections' costs, bounds and power factors; their sum, for the sake of NaN."""
+    b, d, of = w.bus, w.device, gradient.device
+    s, money = tree.base_kva, TYPICAL_PRICE_PER_KWH
+    total = 0.0
+    for j in range(tree.parent.shape[0]):
+        price, reactive_price = worth_of_price(w, j, lane, lossless)
+        lq = get(b, j, LQ, lane)
+        if lossless is not None:
+            lq += get(b, j, HQ, lane)
+        for i in range(tree.first[j], tree.first[j + 1]):
+            o = tree.origin[i]
+            tan_phi, of_q = given.device[row, TAN_PHI, o], loss.device[OF_Q, row, o]
+            first, last = (Q_MIN, Q_MAX) if tree.reactive[i] else (P_MIN, P_MAX)
+            lo, hi = given.device[row, first, o] / s, given.device[row, last, o] / s
+            u, du = get(d, i, U, lane), get(d, i, DU, lane)
+            if hi - lo < NARROWEST_PU:
+                # Fixed: to move it moves the balances and the answer itself; half by either bound.
+                u, du = lo, 0.0
+                directly = reactive_price / s + of_q
+                if not tree.reactive[i]:
+                    directly = price / s + loss.device[OF_P, row, o] + tan_phi * directly
+                of_least, of_most = 0.5 * directly, 0.5 * directly
+            else:
+                of_least = get(d, i, AT_LEAST, lane) / (u - lo) * du / s
+                of_most = get(d, i, AT_MOST, lane) / (hi - u) * du / s
+            of[first, row, o], of[last, row, o] = of_least, of_most
+            total += of_least + of_most + du
+            if not tree.reactive[i]:
+                away = s * u - given.device[row, REFERENCE, o]
+                of[LINEAR, row, o] = -du / money
+                of[QUADRATIC, row, o] = -2.0 * away * du / money
+                of[REFERENCE, row, o] = 2.0 * given.device[row, QUADRATIC, o] * du / money
+                of[TAN_PHI, row, o] = lq * du + u * reactive_price + s * u * of_q
+    return total
+
+
+@in_place
+def worth_of_source(w, lane, lossless):
+    """What is left of the substation's voltages in the block that its lines hand to it."""
     b, k = w.bus, w.block
     p, n_v = in_both(lossless, 3, 6), in_both(lossless, 1, 2)
-    for j in range(b.shape[0] - 1):
-        for f in range(len(DIRECTIONS)):
-            found.bus[row, f, j] = get(b, j, DIRECTIONS[f], lane)
-        if lossless is not None:
-            for f in range(len(DIRECTIONS_LOSSLESS)):
-                found.bus[row, len(DIRECTIONS) + f, j] = get(b, j, DIRECTIONS_LOSSLESS[f], lane)
-    for i in range(w.device.shape[0]):
-        found.device[row, i] = get(w.device, i, DU, lane)
-    # What is left of the substation's voltages in the block that its lines hand to it.
     worth = 0.0
     for v in range(n_v):
         worth += get(k, 0, p * p + v, lane)
         for c in range(2):
             worth -= get(k, 0, v * p + n_v + c, lane) * get(b, 0, NP + c, lane)
-    found.source[row] = worth
+    return worth

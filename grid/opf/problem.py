@@ -26,6 +26,18 @@ from jaxtyping import Float, Int
 from peergrid.grid.errors import InvalidQuery, raise_faults
 from peergrid.grid.feeder import Feeder
 
+# Numbers of an injection, in the order in which they are laid out in tables.
+OF_INJECTIONS = (
+    "p_min_kw",
+    "p_max_kw",
+    "linear_per_kwh",
+    "quadratic_per_kw2h",
+    "reference_kw",
+    "tan_phi",
+    "q_min_kvar",
+    "q_max_kvar",
+)
+
 
 class UpperVoltage(StrEnum):
     """Which voltage the upper limit binds."""
