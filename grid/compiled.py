@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -40,8 +40,10 @@ class _Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # whatever unpickling meets: a cut file, or a class that the code has no more
             logger.warning("%s: what was compiled before cannot be read (%r)", self._py_func.__name__, error)
+            with suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -46,9 +46,9 @@ from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, Up
 # Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
 # last. Where the relaxation is loose, less of the proximal term helps; where ratings bind lossless flows, more of it.
 ATTEMPTS = (
-    Settings(tolerance=1e-9, most_iterations=60, proximal=1e-3, device_proximal=1e-4, least_left=0.002),
+    Settings(tolerance=1e-9, most_iterations=60, proximal=1e-4, device_proximal=1e-4, least_left=0.002),
+    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-3, device_proximal=1e-4, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-4, least_left=0.015),
-    Settings(tolerance=1e-9, most_iterations=80, proximal=1e-5, device_proximal=1e-4, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-6, device_proximal=1e-4, least_left=0.015),
     Settings(tolerance=1e-10, most_iterations=80, proximal=1e-7, device_proximal=1e-6, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6, least_left=0.015),

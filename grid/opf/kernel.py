@@ -341,8 +341,12 @@ OF_FLOW, OF_REACTIVE_FLOW, OF_CURRENT, OF_VOLTAGE, OF_PRICE, OF_REACTIVE_PRICE =
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
 FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
-# another dispatch could save, relative to the cost or to LEAST_COST_PU.
-PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, LEAST_COST_PU, NO_GAP = 1e-7, 1e-6, 1e-8, 0.25, 1e-13
+# another dispatch could save, and what this one saves by balances that it misses, relative to the cost if that is
+# above LEAST_COST_PU.
+PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, MISSED_ACCEPTED, LEAST_COST_PU = 1e-7, 1e-6, 1e-8, 4.5e-7, 0.25
+NO_GAP = 1e-13
+# An answer that falls short of that is carried on to a stricter tolerance, down to the least.
+STRICTER, LEAST_TOLERANCE = 0.1, 1e-10
 # Flows, voltages and injections of a feasible point stay below this, in p.u.
 REACH_PU = 10.0
 
@@ -1284,7 +1288,8 @@ def judge(w, tree, given, point, at, answer, row, lossless):
     t = w.start
     f_p, f_q, g_p, g_q, v_free = t[LEFT_P], t[LEFT_Q], t[LEFT_HAT_P], t[LEFT_HAT_Q], t[START_V]
     b, d = point.bus[at], point.device[at]
-    primal, dual, gap, change, cost, excess, ray, value = 0.0, 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0, 0.0
+    primal, dual, gap, change, cost, excess, ray = 0.0, 0.0, 0.0, 0.0, 0.0, -np.inf, 0.0
+    value, missed = 0.0, 0.0
     # Injections: within bounds, at a marginal cost that is the price.
     for j in range(n):
         f_p[j] = -given.bus[row, LOAD_KW, j] / s
@@ -1326,7 +1331,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
                 primal = max(primal, lo - u, u - hi)
         g_p[j], g_q[j] = f_p[j], f_q[j]
         b[IN_DROP, j], b[IN_DROP_HAT, j] = 0.0, 0.0
-    # Multipliers of the voltage drops, from the leaves; flows as they were without losses.
+    # Multipliers of the voltage drops, from the leaves; flows as the injections make them without losses.
     for j in range(n - 1, 0, -1):
         a = tree.parent[j]
         b[IN_DROP, j] += b[IN_LOW, j]
@@ -1335,9 +1340,9 @@ def judge(w, tree, given, point, at, answer, row, lossless):
             b[IN_DROP_HAT, a] += b[IN_DROP_HAT, j]
         else:
             b[IN_DROP, j] -= b[IN_HIGH, j]
-            b[IN_PH, j], b[IN_QH, j] = -g_p[j], -g_q[j]
-            g_p[a] += g_p[j]
-            g_q[a] += g_q[j]
+        b[IN_PH, j], b[IN_QH, j] = -g_p[j], -g_q[j]
+        g_p[a] += g_p[j]
+        g_q[a] += g_q[j]
         b[IN_DROP, a] += b[IN_DROP, j] + b[IN_CONE + 3, j] + b[IN_CONE_HAT + 3, j]
     # Lines: balances, voltages, cones and ratings.
     largest = 1.0
@@ -1360,6 +1365,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
         f_q[a] -= q
         f_v = v_a - 2.0 * (r * p + x * q) + z2 * l - v
         value -= b[IN_DROP, j] * f_v
+        missed += abs(b[IN_DROP, j] * f_v)
         primal = max(primal, abs(f_v), v_lo - v, p * p + q * q - v_a * l)
         of_p = b[LP, a] - b[LP, j] + 2.0 * r * b[IN_DROP, j] - b[IN_CONE, j]
         of_q = b[LQ, a] - b[LQ, j] + 2.0 * x * b[IN_DROP, j] - b[IN_CONE + 1, j]
@@ -1367,6 +1373,7 @@ def judge(w, tree, given, point, at, answer, row, lossless):
         gap += b[IN_CONE, j] * p + b[IN_CONE + 1, j] * q + b[IN_CONE + 2, j] * l + b[IN_CONE + 3, j] * v_a
         gap += b[IN_LOW, j] * (v - v_lo)
         p_hat, q_hat = b[IN_PH, j], b[IN_QH, j]
+        v_free[j] = v_free[a] - 2.0 * (r * p_hat + x * q_hat)
         l_max = np.inf
         if tree.rated[j]:
             l_max = min(given.bus[row, I_MAX_A, j] / tree.base_a[j], LARGEST_RATING_PU) ** 2
@@ -1378,30 +1385,23 @@ def judge(w, tree, given, point, at, answer, row, lossless):
         worst = max(abs(of_p), abs(of_q), abs(of_l))
         dual, ray = max(dual, worst), max(ray, worst)
         if lossless is not None:
-            v_free[j] = b[IN_VH, j]
-            g_p[j] += p_hat
-            g_q[j] += q_hat
-            g_p[a] -= p_hat
-            g_q[a] -= q_hat
-            f_v = v_free[a] - 2.0 * (r * p_hat + x * q_hat) - v_free[j]
-            value -= b[IN_DROP_HAT, j] * f_v
-            primal = max(primal, abs(f_v), v_free[j] - v_hi)
+            primal = max(primal, v_free[j] - v_hi)
             of_p = b[IN_HP, a] - b[IN_HP, j] + 2.0 * r * b[IN_DROP_HAT, j] - b[IN_CONE_HAT, j]
             of_q = b[IN_HQ, a] - b[IN_HQ, j] + 2.0 * x * b[IN_DROP_HAT, j] - b[IN_CONE_HAT + 1, j]
             gap += abs(of_p * p_hat) + abs(of_q * q_hat)
             worst = max(abs(of_p), abs(of_q))
             dual, ray = max(dual, worst), max(ray, worst)
-            gap += b[IN_HIGH, j] * (v_hi - v_free[j])
+            # Of flows made anew from the injections: rounding leaves more here than elsewhere.
+            room = b[IN_HIGH, j] * (v_hi - v_free[j])
+            value -= room
+            missed += abs(room)
             if tree.rated[j]:
-                gap += (
-                    b[IN_CONE_HAT, j] * p_hat
-                    + b[IN_CONE_HAT + 1, j] * q_hat
-                    + b[IN_CONE_HAT + 2, j] * l_max
-                    + b[IN_CONE_HAT + 3, j] * v_a
-                )
+                room = b[IN_CONE_HAT, j] * p_hat + b[IN_CONE_HAT + 1, j] * q_hat
+                room += b[IN_CONE_HAT + 2, j] * l_max + b[IN_CONE_HAT + 3, j] * v_a
+                value -= room
+                missed += abs(room)
                 primal = max(primal, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
         else:
-            v_free[j] = v_free[a] - 2.0 * (r * p_hat + x * q_hat)
             excess = max(excess, v_free[j] - v_hi)
             if tree.rated[j]:
                 excess = max(excess, p_hat * p_hat + q_hat * q_hat - l_max * v_a)
@@ -1415,14 +1415,18 @@ def judge(w, tree, given, point, at, answer, row, lossless):
         answer.bus[9, row, j] = b[IN_CONE_HAT + 3, j] / l_max * money * s
     for j in range(n):
         value -= b[LP, j] * f_p[j] + b[LQ, j] * f_q[j]
+        missed += abs(b[LP, j] * f_p[j]) + abs(b[LQ, j] * f_q[j])
         primal = max(primal, abs(f_p[j]), abs(f_q[j]))
-        if lossless is not None and j > 0:
-            value -= b[IN_HP, j] * g_p[j] + b[IN_HQ, j] * g_q[j]
-            primal = max(primal, abs(g_p[j]), abs(g_q[j]))
     value -= gap
-    gap = (gap + change) / max(LEAST_COST_PU, abs(cost) / (money * s))
+    cost_pu = max(LEAST_COST_PU, abs(cost) / (money * s))
+    gap = (gap + change) / cost_pu
     # Written so that NaN fails.
-    is_optimal = primal <= PRIMAL_ACCEPTED and dual <= DUAL_ACCEPTED * largest and gap <= GAP_ACCEPTED
+    is_optimal = (
+        primal <= PRIMAL_ACCEPTED
+        and dual <= DUAL_ACCEPTED * largest
+        and gap <= GAP_ACCEPTED
+        and missed <= MISSED_ACCEPTED * cost_pu
+    )
     # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
     # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
     is_infeasible = not is_optimal and value > REACH_PU * (n + len(d[U])) * ray
@@ -1482,7 +1486,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
     n = tree.parent.shape[0]
     lanes = n_lanes(b)
     row_of = np.full(lanes, -1)
-    count, last_infeasible = np.zeros(lanes, np.int64), np.zeros(lanes)
+    count, last_infeasible, tolerance = np.zeros(lanes, np.int64), np.zeros(lanes), np.full(lanes, settings.tolerance)
     taken = 0
     for lane in range(lanes):
         load(w, tree, given, rows[min(taken, len(rows) - 1)], lane, lossless)
@@ -1501,11 +1505,11 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             gap, infeasible = get(b, n, GAP, lane), get(b, n, INFEASIBLE, lane)
             cost = get(b, n, COST, lane) + get(b, n, CONSTANT, lane)
             # Where rounding stops the balances short of the tolerance, that is as good as it gets.
-            is_feasible = infeasible <= 10.0 * settings.tolerance or 2.0 * infeasible > last_infeasible[lane]
+            is_feasible = infeasible <= 10.0 * tolerance[lane] or 2.0 * infeasible > last_infeasible[lane]
             last_infeasible[lane] = infeasible
             converged = (
-                gap <= settings.tolerance * max(1.0, abs(cost))
-                and get(b, n, DUAL_LEFT, lane) <= settings.tolerance
+                gap <= tolerance[lane] * max(1.0, abs(cost))
+                and get(b, n, DUAL_LEFT, lane) <= tolerance[lane]
                 and is_feasible
             )
             if not converged and count[lane] < settings.most_iterations and gap < HOPELESS_GAP:
@@ -1515,9 +1519,12 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
             point.is_lossless[at] = in_both(lossless, False, True)
             judge(w, tree, given, point, at, answer, row, lossless)
             answer.iterations[row] = count[lane]
-            if taken < len(rows):
+            if converged and answer.status[row] == INACCURATE and tolerance[lane] > LEAST_TOLERANCE:
+                tolerance[lane] *= STRICTER
+            elif taken < len(rows):
                 load(w, tree, given, rows[taken], lane, lossless)
                 row_of[lane], count[lane], last_infeasible[lane] = rows[taken], 0, np.inf
+                tolerance[lane] = settings.tolerance
                 taken += 1
             else:
                 row_of[lane] = -1

@@ -88,16 +88,30 @@ def test_an_edited_helper_is_compiled_into_its_callers_anew(small, tmp_path):
     assert (again.stdout, again.stderr) == ("61.0 found on disk: 1\n", "")
 
 
-def test_a_damaged_cache_is_replaced(small, tmp_path):
+@pytest.mark.parametrize("part", ["nbi", "nbc"])
+def test_a_damaged_cache_is_replaced(small, tmp_path, part):
     cache = tmp_path / "cache"
     python(CALL, tmp_path, NUMBA_CACHE_DIR=cache)
-    for file in cache.rglob("*.nbc"):
+    for file in cache.rglob(f"*.{part}"):
         file.write_bytes(b"")
     damaged = python(LOGGED + CALL, tmp_path, NUMBA_CACHE_DIR=cache)
     assert damaged.stdout == "21.0 found on disk:\n"
     assert damaged.stderr.startswith("WARNING entry: what was compiled before cannot be read")
     again = python(LOGGED + CALL, tmp_path, NUMBA_CACHE_DIR=cache)
     assert (again.stdout, again.stderr) == ("21.0 found on disk: 1\n", "")
+
+
+def test_a_cache_of_a_class_that_is_gone_is_replaced(tmp_path):
+    # As after an upgrade in place: the index on disk names the class of the argument that it was compiled for.
+    file = tmp_path / "small.py"
+    code = "from typing import Any, NamedTuple\n" + MODULE.replace("helper(x) + 1.0", "helper(x.value) + 1.0")
+    for name, logged in (("Old", COMPILING), ("New", "WARNING entry: what was compiled before cannot be read")):
+        file.write_text(code + f"\n\nclass {name}(NamedTuple):\n    value: Any\n")
+        done = python(
+            f"{LOGGED}import small; print(small.entry(small.{name}(2.0)))", tmp_path, NUMBA_CACHE_DIR=tmp_path
+        )
+        assert done.stdout == "21.0\n"
+        assert done.stderr.startswith(logged)
 
 
 def test_a_cache_that_can_no_longer_be_written_costs_time_but_no_answer(small, tmp_path):
