@@ -16,7 +16,7 @@ from peergrid.baselines.play import DayRecord
 from peergrid.envs.scenario import build_feeder, load_scenario
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Found = Mapping[str, Mapping[str, list[DayRecord]]]
 
 

@@ -4,7 +4,8 @@ All start from the same cooperative day plan of the microgrids, made without the
 
     1  network-agnostic      the trades are carried out unchecked; the AC power flow shows what that does
     2  DSO in the loop       propose, be corrected, re-optimise within the correction, propose again
-    3  learning-augmented    refine each proposal against a local prediction of the DSO, then submit once
+    3  learning-augmented    refine each proposal against a local prediction of the DSO, then submit once: by the
+                             transformer, by the exact oracle, or without a prediction
     3u the same, unchecked   the refined proposals carried out unchecked: what the prediction alone prevents
 
     python -m peergrid.baselines.case_studies [scenarios=[ieee33]] [days=20] [rounds=5]
@@ -28,20 +29,25 @@ from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade, Planned, Refined
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import LOADING_TOLERANCE
-from peergrid.envs.p2p_trading.predictors import oracle
+from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
 from peergrid.envs.policy import Policy
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario
+from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import UncheckedDso
+from peergrid.surrogate.predictor import shipped_file, shipped_predictor
 
 NO_TRADE = "no trade"
 CASES = {
     NO_TRADE: "no trade",
     "1": "1 network-agnostic",
     "2": "2 DSO in the loop",
-    "3": "3 learning-augmented",
-    "3u": "3 unchecked",
+    "3n": "3 without prediction",
+    "3": "3 transformer",
+    "3o": "3 oracle",
+    "3u": "3 transformer, unchecked",
+    "3ou": "3 oracle, unchecked",
 }
-UNCHECKED = ("1", "3u")
+UNCHECKED = ("1", "3u", "3ou")
+BY_TRANSFORMER = ("3", "3u")
 
 
 @dataclass
@@ -108,19 +114,24 @@ def _case(scenario: str, case: str, rounds: int) -> tuple[P2PTrading, Policy]:
     if case == "2":
         chosen = replace(chosen, market=replace(chosen.market, correction_rounds=rounds))
     dso = UncheckedDso(build_dso(chosen)) if case in UNCHECKED else None
+    # The prediction is of the DSO that would check, also where nobody does.
+    own = build_dso(chosen)
     policies: dict[str, Callable[[], Policy]] = {
         NO_TRADE: NoTrade,
         "1": Planned,
         "2": Planned,
-        "3": partial(_refined, chosen),
-        "3u": partial(_refined, chosen),
+        "3n": lambda: Refined(no_prediction),
+        "3": lambda: Refined(shipped_predictor(own)),
+        "3o": lambda: Refined(partial(oracle, dso=own)),
     }
+    policies |= {"3u": policies["3"], "3ou": policies["3o"]}
     return P2PTrading(chosen, mechanism="direct", dso=dso), policies[case]()
 
 
-def _refined(scenario: Scenario) -> Policy:
-    # The prediction is of the DSO that would check, also where nobody does.
-    return Refined(partial(oracle, dso=build_dso(scenario)))
+def cases_of(scenario: str) -> list[str]:
+    """The cases that can be played: those of the transformer need one that is shipped for the scenario's network."""
+    has_transformer = shipped_file(build_dso(load_scenario(scenario))) is not None
+    return [case for case in CASES if case not in BY_TRANSFORMER or has_transformer]
 
 
 def summarise(scenario: str, case: str, records: list[DayRecord], no_trade: list[DayRecord]) -> CaseSummary:
@@ -217,11 +228,11 @@ def run(settings: CaseStudySettings) -> dict[str, dict[str, list[DayRecord]]]:
     jobs = [
         Job(scenario, case, day, settings.rounds)
         for scenario in settings.scenarios
-        for case in CASES
+        for case in cases_of(scenario)
         for day in range(settings.days)
     ]
     records = run_all(play_case, jobs, settings.workers, "case studies")
-    found: dict[str, dict[str, list[DayRecord]]] = {s: {c: [] for c in CASES} for s in settings.scenarios}
+    found: dict[str, dict[str, list[DayRecord]]] = {s: {c: [] for c in cases_of(s)} for s in settings.scenarios}
     for job, record in zip(jobs, records, strict=True):
         found[job.scenario][job.case].append(record)
     return found
@@ -254,6 +265,9 @@ def main(cfg: DictConfig) -> None:
     console.print(table("The network: extremes over all days; hours and energy per day", summaries, NETWORK_COLUMNS))
     money = "The market: means per day; gains in currency over no trade"
     console.print(table(money, summaries, MARKET_COLUMNS))
+    for scenario, cases in found.items():
+        if left_out := [CASES[case] for case in CASES if case not in cases]:
+            console.print(f"{scenario}: no transformer is shipped for it, so without {', '.join(left_out)}")
     for path in (*figures, output / "results.json"):
         console.print(f"wrote {path}", highlight=False)
 

@@ -36,6 +36,14 @@ class InvalidScenario(PeergridError):
     """A scenario whose numbers contradict each other; the message lists every fault."""
 
 
+class InvalidDataset(PeergridError):
+    """A data set that is missing, damaged, made with other settings, or can't be written."""
+
+
+class InvalidCheckpoint(PeergridError):
+    """A file of weights that is missing, damaged, or made for another network or model."""
+
+
 class InvalidAction(PeergridError):
     """An action of the wrong shape, or with NaN."""
 

@@ -36,7 +36,15 @@ def test_the_readme_names_every_scenario_and_feeder():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/model.md", "docs/p2p_trading.md", "docs/case_studies.md", "docs/benchmarks.md"]
+    "page",
+    [
+        "README.md",
+        "docs/model.md",
+        "docs/p2p_trading.md",
+        "docs/case_studies.md",
+        "docs/benchmarks.md",
+        "docs/surrogate.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     path = ROOT / page

@@ -64,7 +64,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     and pays for the energy left in the batteries.
 
     ## Arguments
-    `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "none", "oracle", an object or "module:attribute".
+    `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "none", "transformer", "oracle", an
+    object or "module:attribute".
     `mechanism`: "call_auction", "mid_market_rate", "bilateral", "direct" or your own; the scenario's if None. `dso`:
     who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a function from the
     scenario to one. `profiles`: where days come from; the scenario's own if None. `max_cycles`: intervals of an

@@ -27,7 +27,11 @@ MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mi
 DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
 T = TypeVar("T")
 EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
-PREDICTORS = {"none": f"{HERE}.predictors:no_prediction", "oracle": f"{HERE}.predictors:oracle"}
+PREDICTORS = {
+    "none": f"{HERE}.predictors:no_prediction",
+    "transformer": "peergrid.surrogate.predictor:transformer",
+    "oracle": f"{HERE}.predictors:oracle",
+}
 
 
 class Simulation:
@@ -46,7 +50,8 @@ class Simulation:
     ) -> None:
         """
         Args:
-            predictor: What agents see of the DSO's response: "none", "oracle", an object, or "module:attribute".
+            predictor: What agents see of the DSO's response: "none", "transformer", "oracle", an object, or
+                "module:attribute".
             mechanism: Who trades with whom; the scenario's own if None.
             dso: Who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a
                 function from the scenario to one.

@@ -1,0 +1,309 @@
+"""How the transformer learns: its losses, a training that can be stopped and resumed, and its intervals.
+
+The same settings on a CPU with the same number of threads give the same weights, with or without interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from peergrid.grid.dso import OpfDso
+from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
+from peergrid.surrogate.dataset import Samples, write_whole
+from peergrid.surrogate.market import Rollout
+from peergrid.surrogate.model import (
+    N_GROUPS,
+    PRICE_BEND_PER_KWH,
+    VIEWS,
+    DsoTransformer,
+    Inputs,
+    ModelConfig,
+    Outputs,
+    bend,
+    unbend,
+)
+from peergrid.surrogate.predictor import as_inputs, as_tensor, local_questions
+from peergrid.surrogate.settings import TrainingSettings
+
+UNFINISHED = "training.pt"
+BETAS = (0.9, 0.98)  # of AdamW
+PRICE_UNIT_PER_KWH = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Samples as tensors."""
+
+    inputs: Inputs
+    accepted_kw: Tensor
+    bent_price: Tensor
+    shed_share: Tensor
+
+    @classmethod
+    def of(cls, samples: Samples, device: torch.device) -> Tensors:
+        """The rows that were solved to the tolerance."""
+        samples = samples.rows(samples.status == 0)
+
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+        inputs = Inputs(*[tensor(getattr(samples, name)) for name in Inputs._fields])
+        load = np.maximum(samples.load_kw, 0.0)
+        share = np.divide(samples.shed_kw, load, out=np.zeros_like(load), where=load > 1e-3).clip(0.0, 1.0)
+        bent = bend(tensor(samples.price_per_kwh), inputs.lmp_per_kwh)
+        return cls(inputs, tensor(samples.accepted_kw), bent, tensor(share))
+
+    def __len__(self) -> int:
+        return len(self.bent_price)
+
+    def all(self) -> tuple[Tensor, ...]:
+        """Every tensor."""
+        return (*self.inputs, self.accepted_kw, self.bent_price, self.shed_share)
+
+    def rows(self, chosen: Any) -> Tensors:
+        """Some of the rows."""
+        inputs = Inputs(*[values[chosen] for values in self.inputs])
+        return Tensors(inputs, self.accepted_kw[chosen], self.bent_price[chosen], self.shed_share[chosen])
+
+
+def losses(
+    model: DsoTransformer, outputs: Outputs, known: Tensors, rating_kw: Tensor, weights: TrainingSettings
+) -> Tensor:
+    """What is minimised: errors of prices, bent (the trades' twice) and not, of acceptances, shedding and spreads."""
+    said, true, lmp, scale = outputs.bent_price, known.bent_price, known.inputs.lmp_per_kwh, model.target_scale
+    at_trades = model.network.trade_bus
+    price = price_losses(said, true, lmp, scale, weights) + _huber((said - true)[:, at_trades] / scale, 0.1)
+    acceptance = acceptance_losses(outputs.accepted_kw, known.accepted_kw, rating_kw, weights)
+    shedding = F.binary_cross_entropy(outputs.shed_share.clamp(1e-6, 1 - 1e-6), known.shed_share)
+    # A Laplace likelihood of the errors as they are: it teaches the spread alone.
+    off = (said - true).detach().abs()
+    likelihood = (torch.log(outputs.spread) + off / outputs.spread).mean()
+    return price + acceptance + weights.shedding_weight * shedding + weights.spread_weight * likelihood
+
+
+def price_losses(said: Tensor, true: Tensor, lmp_per_kwh: Tensor, scale: Tensor, weights: TrainingSettings) -> Tensor:
+    """Of bent prices `[row, place]`, and of the prices that they stand for."""
+    prices = (unbend(said, lmp_per_kwh) - unbend(true, lmp_per_kwh)) / PRICE_UNIT_PER_KWH
+    return _huber((said - true) / scale, 0.1) + weights.price_weight * _huber(prices, 1.0)
+
+
+def acceptance_losses(said_kw: Tensor, true_kw: Tensor, rating_kw: Tensor, weights: TrainingSettings) -> Tensor:
+    """Of what is accepted `[row, trade]`, in shares of the ratings."""
+    return weights.acceptance_weight * _huber((said_kw - true_kw) / rating_kw, 0.02)
+
+
+def _huber(error: Tensor, beta: float) -> Tensor:
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta)
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that it goes on from."""
+
+    step: int
+    history: list[dict[str, float]]
+    best_loss: float
+    best_weights: dict[str, Tensor]
+
+
+def train(
+    model: DsoTransformer,
+    known: Tensors,
+    validation: Tensors,
+    rating_kw: Float[np.ndarray, " trade"],
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    folder: Path,
+) -> list[dict[str, float]]:
+    """Train the model and leave it with the weights that validated best; return the curves.
+
+    A checkpoint is written at every check, and a training that was stopped goes on from the last one.
+
+    Raises:
+        InvalidCheckpoint: That is damaged, or of other settings.
+        InvalidDataset: There are fewer samples than a batch has, or the loss is never finite.
+    """
+    device = known.bent_price.device
+    rating = torch.tensor(rating_kw, dtype=torch.float32, device=device)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, betas=BETAS)
+    per_epoch = len(known) // settings.batch
+    if not per_epoch:
+        raise InvalidDataset(f"{len(known)} samples to train on are fewer than a batch of {settings.batch}")
+    begun = _begun(model, known, validation, settings, seed)
+    now = _resumed(folder / UNFINISHED, model, optimizer, begun, device)
+    sums: dict[str, float] = {"train_loss": 0.0, "gradient_norm": 0.0}
+    order, epoch = torch.zeros(0, dtype=torch.long), -1
+    with (
+        SummaryWriter(folder / "tensorboard", purge_step=now.step) as board,
+        tqdm(total=settings.steps, initial=now.step, desc="training", unit="step", disable=None, leave=False) as bar,
+    ):
+        while now.step < settings.steps and not _is_stale(now.history, settings.patience):
+            if now.step // per_epoch != epoch:
+                epoch = now.step // per_epoch
+                order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+            start = now.step % per_epoch * settings.batch
+            batch = known.rows(order[start : start + settings.batch].to(device))
+            rate = _learning_rate(now.step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = losses(model, model(batch.inputs), batch, rating, settings)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.largest_gradient)
+            optimizer.step()
+            now.step += 1
+            bar.update()
+            sums["train_loss"] += float(loss.detach())
+            sums["gradient_norm"] += float(norm)
+            if now.step % settings.check_every == 0 or now.step == settings.steps:
+                n = (now.step - 1) % settings.check_every + 1
+                row = {name: total / n for name, total in sums.items()}
+                row |= {"validation_loss": validate(model, validation, rating, settings), "learning_rate": rate}
+                sums = dict.fromkeys(sums, 0.0)
+                for name, value in row.items():
+                    board.add_scalar(name, value, now.step)
+                now.history.append({"step": float(now.step)} | row)
+                if row["validation_loss"] < now.best_loss:
+                    now.best_loss = row["validation_loss"]
+                    now.best_weights = {name: values.clone() for name, values in model.state_dict().items()}
+                _keep(folder / UNFINISHED, now, model, optimizer, begun)
+    if not now.best_weights:
+        raise InvalidDataset("the training diverged: no check found a finite loss; try a lower learning rate")
+    model.load_state_dict(now.best_weights)
+    return now.history
+
+
+def _learning_rate(step: int, settings: TrainingSettings) -> float:
+    """A short rise, then half a cosine down to nothing."""
+    rise = min(1.0, (step + 1) / settings.warmup_steps)
+    return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
+
+
+def _is_stale(history: list[dict[str, float]], patience: int) -> bool:
+    found = [row["validation_loss"] for row in history]
+    return len(found) > patience and min(found[-patience:]) >= min(found[:-patience])
+
+
+@torch.no_grad()
+def validate(model: DsoTransformer, known: Tensors, rating_kw: Tensor, settings: TrainingSettings) -> float:
+    """The mean loss over samples."""
+    total = 0.0
+    for start in range(0, len(known), 1024):
+        batch = known.rows(slice(start, start + 1024))
+        total += float(losses(model, model(batch.inputs), batch, rating_kw, settings)) * len(batch)
+    return total / len(known)
+
+
+def _begun(
+    model: DsoTransformer, known: Tensors, validation: Tensors, settings: TrainingSettings, seed: int
+) -> dict[str, Any]:
+    """All that a training depends on: one that began with anything else is not gone on with."""
+    found = hashlib.sha256(repr(model.config).encode())
+    for values in (*model.state_dict().values(), *known.all(), *validation.all()):
+        found.update(values.cpu().numpy().tobytes())
+    return asdict(settings) | {"seed": seed, "model_and_data_sha256": found.hexdigest()}
+
+
+def _keep(
+    path: Path, now: Progress, model: DsoTransformer, optimizer: torch.optim.Optimizer, begun: dict[str, Any]
+) -> None:
+    content = asdict(now) | {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "begun": begun}
+    file = io.BytesIO()  # torch itself doesn't say in so many words that a disk is full
+    torch.save(content, file)
+    write_whole(path, lambda unfinished: unfinished.write_bytes(file.getvalue()), InvalidCheckpoint)
+
+
+def _resumed(
+    path: Path,
+    model: DsoTransformer,
+    optimizer: torch.optim.Optimizer,
+    begun: dict[str, Any],
+    device: torch.device,
+) -> Progress:
+    if not path.exists():
+        return Progress(0, [], math.inf, {})
+    again = f"delete {path} to begin anew"
+    try:
+        # Numbers and plain containers: nothing in it can run.
+        found = torch.load(path, weights_only=True, map_location=device)
+        if found["begun"] != begun:
+            raise InvalidCheckpoint(f"an unfinished training with other settings or data is in the way: {again}")
+        model.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+        return Progress(found["step"], found["history"], found["best_loss"], found["best_weights"])
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, OSError) as error:
+        raise InvalidCheckpoint(f"the unfinished training can't be read ({error}): {again}") from None
+
+
+@torch.no_grad()
+def calibrate(model: DsoTransformer, known: Tensors, coverage: float) -> None:
+    """Set the intervals for full information (split conformal).
+
+    They cover this share of samples that the model was not trained on, group by group.
+    """
+    ratios, groups = [], []
+    at_trades = model.network.trade_bus
+    for start in range(0, len(known), 1024):
+        batch = known.rows(slice(start, start + 1024))
+        outputs = model(batch.inputs, only_trades=True)
+        off = (outputs.bent_price - batch.bent_price[:, at_trades]).abs()
+        ratios.append((off / outputs.spread).flatten())
+        groups.append(model.group(batch.inputs, outputs).flatten())
+    model.interval[VIEWS.index("full")] = _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
+
+
+@torch.no_grad()
+def calibrate_local(model: DsoTransformer, rollout: Rollout, coverage: float) -> None:
+    """Set the intervals for what microgrids know in the market: those of others' proposals they have to guess."""
+    ratios, groups = [], []
+    at_trades, dso = model.network.trade_bus, rollout.params.dso
+    assert isinstance(dso, OpfDso)
+    asked = as_inputs(local_questions(rollout.question, dso.penalty))
+    n_agent = len(at_trades)
+    truth = as_tensor(rollout.truth.price_per_kwh)[:, at_trades]
+    bent = torch.asinh((truth - as_tensor(rollout.truth.lmp_per_kwh)[:, None]) / PRICE_BEND_PER_KWH)
+    for start in range(0, len(truth), 256):
+        of_rows = slice(start * n_agent, (start + 256) * n_agent)
+        inputs = Inputs(*[values[of_rows] for values in asked])
+        outputs = model(inputs, only_trades=True)
+        own = torch.arange(len(inputs.lmp_per_kwh)) % n_agent
+        each = torch.arange(len(own)), own
+        off = (outputs.bent_price[each] - bent[start : start + 256].flatten()).abs()
+        ratios.append(off / outputs.spread[each])
+        groups.append(model.group(inputs, outputs)[each])
+    model.interval[VIEWS.index("local")] = _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
+
+
+def _quantiles(ratio: Tensor, group: Tensor, coverage: float) -> Tensor:
+    """The ratio of error to spread that so many of each group keep; the largest of all where a group is too small."""
+    found = ratio.max().repeat(N_GROUPS)
+    for k in range(N_GROUPS):
+        own = torch.sort(ratio[group == k]).values
+        rank = math.ceil((len(own) + 1) * coverage)
+        if rank <= len(own):
+            found[k] = own[rank - 1]
+    return found
+
+
+def new_model(dso: OpfDso, known: Tensors, config: ModelConfig, seed: int) -> DsoTransformer:
+    """An untrained model with the normalisation that these samples need."""
+    torch.manual_seed(seed)
+    model = DsoTransformer(dso, config).to(known.bent_price.device)
+    first = known.rows(slice(0, 20_000))
+    model.normalise(first.inputs, first.bent_price[:, model.network.trade_bus])
+    return model
