@@ -387,7 +387,7 @@ def agree(j, network, data, state, mail, solver, over_relaxation):
 
 @compiled
 def post_copies(network, state, mail):
-    """Fill the first letters, from what the coordinators remember."""
+    """Write the letters that `propose` reads, from what the coordinators remember."""
     has_hat = mail.values_up.shape[1] == 4
     for j in range(1, len(network.parent)):
         mail.copies_up[j, 0] = state.z[j, A] - state.u[j, A]
@@ -494,6 +494,7 @@ def solve_rows(network, data, state, mail, rows, settings, found):
                     break
             if found.iterations[row] % settings.balance_every == 0:
                 _balance(own, power, dual, settings.balance_band)
+                post_copies(network, own, mail)
         found.residual[row, 0], found.residual[row, 1], found.residual[row, 2] = power, voltage, dual
 
 
