@@ -27,10 +27,10 @@ from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperV
 TYPICAL_PRICE_PER_KWH = 0.1
 FIRST_RHO = 0.3
 SETTINGS = c.Settings(
-    power_tolerance=1e-7,
-    voltage_tolerance=1e-6,
-    dual_tolerance=1e-6,
-    most_iterations=60000,
+    power_tolerance=1e-8,
+    voltage_tolerance=1e-7,
+    dual_tolerance=1e-7,
+    most_iterations=100000,
     over_relaxation=1.7,
     check_every=10,
     balance_every=100,
@@ -38,7 +38,9 @@ SETTINGS = c.Settings(
 )
 # A rating beyond this many times the current of the nominal load never binds.
 LARGEST_RATING_PU = 100.0
-# How far lossless voltages and flows may pass their limits before coordinators mind them.
+# Lossless voltages and flows are looked at first when residuals are this many times their tolerance: where they pass a
+# limit by much, the limit on the true voltage need not be solved for. How far they may pass it, then and at the end.
+ROUGH, ROUGH_SLACK = 1e4, 1e-3
 LOSSLESS_SLACK = 1e-6
 BYTES_PER_NUMBER = 8
 # A check of residuals sends three numbers up each line and one, the next rho or the end, down.
@@ -74,10 +76,10 @@ class AdmmIterates:
 class AdmmResult:
     """The answer, and how the coordinators came to it.
 
-    The primal residuals are the largest differences x - z between a variable and a copy of it: of powers in p.u. of the
-    nominal load, beside which squared currents count by the root of their weight w; of squared voltages in p.u. The dual
-    residual is the largest rho sqrt(w) (z^k - z^(k-1)), relative to TYPICAL_PRICE_PER_KWH. Messages and bytes count all that was sent over lines,
-    checks of residuals included; `signal_per_kwh` is psi, as in `te_price_per_kwh`.
+    The primal residuals are the largest differences x - z between a variable and a copy of it: of powers in p.u. of
+    the nominal load, beside which squared currents count by the root of their weight w; of squared voltages in p.u.
+    The dual residual is the largest rho sqrt(w) (z^k - z^(k-1)), relative to TYPICAL_PRICE_PER_KWH. Messages and bytes
+    count all that was sent over lines, checks of residuals included. `signal_per_kwh` is psi, as in `te_price_per_kwh`.
     """
 
     solution: OpfSolution
@@ -155,21 +157,26 @@ class AdmmOpf:
         )
         messages, numbers = np.zeros(n_row, dtype=np.int64), np.zeros(n_row, dtype=np.int64)
 
-        def iterate(rows: np.ndarray, with_lossless: bool) -> None:
+        def iterate(rows: np.ndarray, with_lossless: bool, settings: c.Settings) -> None:
             mail, before = mailbox(n, with_lossless), found.iterations[rows].copy()
-            c.solve_rows(self.network, data, state, mail, rows, self.settings, found)
+            c.solve_rows(self.network, data, state, mail, rows, settings, found)
             count = found.iterations[rows] - before
             checks = count // self.settings.check_every
             messages[rows] += lines * (len(mail) * count + CHECK_MESSAGES * checks)
             numbers[rows] += lines * (sum(letter.shape[1] for letter in mail) * count + CHECK_NUMBERS * checks)
 
-        iterate(np.flatnonzero(~is_lossless), with_lossless=False)
-        if self.upper_voltage is UpperVoltage.LOSSLESS:
-            for row in np.flatnonzero(~is_lossless):
-                is_lossless[row] = c.lossless_flows(self.network, data, state, row, LOSSLESS_SLACK)
-                messages[row] += lines * SWEEP_MESSAGES
-                numbers[row] += lines * SWEEP_NUMBERS
-            iterate(np.flatnonzero(is_lossless), with_lossless=True)
+        if self.upper_voltage is UpperVoltage.PLAIN:
+            iterate(np.arange(n_row), False, self.settings)
+        else:
+            half = self.settings._replace(most_iterations=self.settings.most_iterations // 2)
+            for settings, slack in ((_rough(half), ROUGH_SLACK), (half, LOSSLESS_SLACK)):
+                rows = np.flatnonzero(~is_lossless)
+                iterate(rows, False, settings)
+                for row in rows:
+                    is_lossless[row] = c.lossless_flows(self.network, data, state, row, slack)
+                messages[rows] += lines * SWEEP_MESSAGES
+                numbers[rows] += lines * SWEEP_NUMBERS
+            iterate(np.flatnonzero(is_lossless), True, self.settings)
 
         power, voltage, dual = found.residual.T
         is_solved = (power <= self.settings.power_tolerance) & (voltage <= self.settings.voltage_tolerance)
@@ -210,7 +217,8 @@ class AdmmOpf:
         rating = problem.i_max_a.reshape(n_row, n) / feeder.base_a
         nan = np.full(n_row, np.nan)
         return c.Data(
-            load=np.stack([problem.load_kw, problem.load_kvar - feeder.capacitor_kvar], axis=-1).reshape(n_row, n, 2) / s,
+            load=np.stack([problem.load_kw, problem.load_kvar - feeder.capacitor_kvar], axis=-1).reshape(n_row, n, 2)
+            / s,
             v_source=problem.v_source_pu.reshape(n_row) ** 2,
             v_min=problem.v_min_pu.reshape(n_row, n) ** 2,
             v_max=problem.v_max_pu.reshape(n_row, n) ** 2,
@@ -262,6 +270,14 @@ class AdmmOpf:
             status=np.where(solved, int(OpfStatus.OPTIMAL), int(OpfStatus.INACCURATE)),
             iterations=iterations.reshape(batch),
         )
+
+
+def _rough(settings: c.Settings) -> c.Settings:
+    return settings._replace(
+        power_tolerance=ROUGH * settings.power_tolerance,
+        voltage_tolerance=ROUGH * settings.voltage_tolerance,
+        dual_tolerance=ROUGH * settings.dual_tolerance,
+    )
 
 
 def mailbox(n_bus: int, with_lossless: bool) -> c.Mail:

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from peergrid.grid.compiled import compiled, in_place
 
@@ -141,7 +142,9 @@ class Found(NamedTuple):
 
 
 @in_place
-def within_cone(a, b, c, d, w_flow, w_l, w_v):
+def within_cone(
+    a: float, b: float, c: float, d: float, w_flow: float, w_l: float, w_v: float
+) -> tuple[float, float, float, float]:
     """The point with P^2 + Q^2 <= l v, both not negative, that is closest to (a, b, c, d), by the weights.
 
     With s = sqrt(w_l w_v), e and g half the sum and the difference of sqrt(w_v) v and sqrt(w_l) l at (c, d), and t the
@@ -186,10 +189,12 @@ def within_cone(a, b, c, d, w_flow, w_l, w_v):
 
 
 @in_place
-def within_rating(a, b, d, w_flow, w_v, l_max):
+def within_rating(
+    a: float, b: float, d: float, w_flow: float, w_v: float, l_max: float
+) -> tuple[float, float, float, float]:
     """The point with P^2 + Q^2 <= l_max v that is closest to (a, b, d), by the weights, and the multiplier.
 
-    P = a / (1 + 2 mu / w_flow), v = d + mu l_max / w_v: a concave equation in mu, which Newton's steps reach from below.
+    P = a / (1 + 2 mu / w_flow), v = d + mu l_max / w_v: a concave equation in mu, solved by Newton's steps from below.
     """
     size = a * a + b * b
     if size <= l_max * d:
@@ -207,7 +212,7 @@ def within_rating(a, b, d, w_flow, w_v, l_max):
 
 
 @in_place
-def propose(j, network, data, state, mail):
+def propose(j: int, network: Network, data: Data, state: State, mail: Mail) -> None:
     """Bus j sets its own variables, given all copies of them, and posts their values."""
     x, z, u, weight = state.x, state.z, state.u, network.weight
     given, injection, rho = data.injection, state.injection, state.rho[0]
@@ -220,15 +225,15 @@ def propose(j, network, data, state, mail):
     if j == 0:
         x[0, V] = x[0, V_HAT] = data.v_source
     else:
-        rho_flow = W_FLOW + W_FLOW_AT_PARENT
-        a = (W_FLOW * (z[j, P] - u[j, P]) + W_FLOW_AT_PARENT * mail.copies_down[j, 0]) / rho_flow
-        b = (W_FLOW * (z[j, Q] - u[j, Q]) + W_FLOW_AT_PARENT * mail.copies_down[j, 1]) / rho_flow
+        w_flow = W_FLOW + W_FLOW_AT_PARENT
+        a = (W_FLOW * (z[j, P] - u[j, P]) + W_FLOW_AT_PARENT * mail.copies_down[j, 0]) / w_flow
+        b = (W_FLOW * (z[j, Q] - u[j, Q]) + W_FLOW_AT_PARENT * mail.copies_down[j, 1]) / w_flow
         c, d = z[j, L] - u[j, L], z[j, A] - u[j, W]
-        p, q, l, w = within_cone(a, b, c, d, rho_flow, weight[j, L], weight[j, W])  # noqa: E741
+        p, q, l, w = within_cone(a, b, c, d, w_flow, weight[j, L], weight[j, W])  # noqa: E741
         state.limit[j, I_MAX] = 0.0
         if l > data.l_max[j]:
             l = data.l_max[j]  # noqa: E741
-            p, q, w, mu = within_rating(a, b, d, rho_flow, weight[j, W], l)
+            p, q, w, mu = within_rating(a, b, d, w_flow, weight[j, W], l)
             state.limit[j, I_MAX] = mu * w - weight[j, L] * (l - c)
         x[j, P], x[j, Q], x[j, L], x[j, W] = p, q, l, w
         mail.values_up[j, 0], mail.values_up[j, 1] = p, q
@@ -257,17 +262,18 @@ def propose(j, network, data, state, mail):
 
 
 @in_place
-def _propose_lossless(j, network, data, state, mail):
+def _propose_lossless(j: int, network: Network, data: Data, state: State, mail: Mail) -> None:
     x, z, u, weight = state.x, state.z, state.u, network.weight
-    # The substation needs no balance of lossless flows, and holds no copies.
-    w_parent = W_FLOW_AT_PARENT if network.parent[j] > 0 else 0.0
-    rho_flow = W_FLOW + w_parent
-    a = (W_FLOW * (z[j, P_HAT] - u[j, P_HAT]) + w_parent * mail.copies_down[j, 2]) / rho_flow
-    b = (W_FLOW * (z[j, Q_HAT] - u[j, Q_HAT]) + w_parent * mail.copies_down[j, 3]) / rho_flow
+    w_flow, a, b = W_FLOW, z[j, P_HAT] - u[j, P_HAT], z[j, Q_HAT] - u[j, Q_HAT]
+    # The substation needs no balances of lossless flows, and holds no copies of them.
+    if network.parent[j] > 0:
+        w_flow += W_FLOW_AT_PARENT
+        a = (W_FLOW * a + W_FLOW_AT_PARENT * mail.copies_down[j, 2]) / w_flow
+        b = (W_FLOW * b + W_FLOW_AT_PARENT * mail.copies_down[j, 3]) / w_flow
     state.limit[j, I_MAX_HAT] = 0.0
     if network.rated[j]:
         d = z[j, A] - u[j, W_HAT]
-        a, b, w, mu = within_rating(a, b, d, rho_flow, weight[j, W_HAT], data.l_max[j])
+        a, b, w, mu = within_rating(a, b, d, w_flow, weight[j, W_HAT], data.l_max[j])
         x[j, W_HAT], state.limit[j, I_MAX_HAT] = w, mu
     x[j, P_HAT], x[j, Q_HAT] = a, b
     mail.values_up[j, 2], mail.values_up[j, 3] = a, b
@@ -283,14 +289,16 @@ def _propose_lossless(j, network, data, state, mail):
 
 
 @in_place
-def agree(j, network, data, state, mail, solver, over_relaxation):
+def agree(
+    j: int, network: Network, data: Data, state: State, mail: Mail, factors: Factors, over_relaxation: float
+) -> tuple[float, float, float]:
     """Bus j makes its copies fulfil its equations, and posts them; residuals of power, voltage and of the dual.
 
     With C the columns of its copies, W their weights and t what they want to be, the copies are z = t - C' nu / W,
-    where (C C' / W) nu = C t - load; rho nu are the multipliers of the equations. Residuals are sqrt(W) (x - z), voltages
-    as they are, and rho sqrt(W) times what z has moved by.
+    where (C C' / W) nu = C t - load; rho nu are the multipliers of the equations. Residuals are sqrt(W) (x - z), of
+    voltages x - z, and rho sqrt(W) times what z has moved by.
     """
-    inverse, wanted, missed = solver
+    inverse, wanted, missed = factors
     x, z, u, weight, column = state.x, state.z, state.u, network.weight, network.column
     rho, kept = state.rho[0], 1.0 - over_relaxation
     has_hat = mail.values_up.shape[1] == 4
@@ -372,7 +380,7 @@ def agree(j, network, data, state, mail, solver, over_relaxation):
             if f == A_HAT:
                 voltage = max(voltage, abs(mail.values_down[j, 2] - copy))
                 mail.copies_up[j, 1] = copy - u[j, f]
-            elif f == V or f == V_HAT:
+            elif f in (V, V_HAT):
                 voltage = max(voltage, abs(x[j, f] - copy))
             else:
                 power = max(power, np.sqrt(w) * abs(x[j, f] - copy))
@@ -386,7 +394,7 @@ def agree(j, network, data, state, mail, solver, over_relaxation):
 
 
 @compiled
-def post_copies(network, state, mail):
+def post_copies(network: Network, state: State, mail: Mail) -> None:
     """Write the letters that `propose` reads, from what the coordinators remember."""
     has_hat = mail.values_up.shape[1] == 4
     for j in range(1, len(network.parent)):
@@ -398,7 +406,9 @@ def post_copies(network, state, mail):
 
 
 @compiled
-def inverses(network, injection, n_equation):
+def inverses(
+    network: Network, injection: Float[np.ndarray, "injection field"], n_equation: int
+) -> Float[np.ndarray, "bus equation equation"]:
     """Of C C' / W, for each bus."""
     n = len(network.parent)
     inverse = np.zeros((n, n_equation, n_equation))
@@ -434,7 +444,7 @@ def inverses(network, injection, n_equation):
 
 
 @compiled
-def row_of(data, state, row):
+def row_of(data: Data, state: State, row: int) -> tuple[Data, State]:
     """One problem of many."""
     one = Data(
         data.load[row],
@@ -461,13 +471,21 @@ def row_of(data, state, row):
 
 
 @compiled
-def solve_rows(network, data, state, mail, rows, settings, found):
+def solve_rows(
+    network: Network,
+    data: Data,
+    state: State,
+    mail: Mail,
+    rows: Int[np.ndarray, " chosen"],
+    settings: Settings,
+    found: Found,
+) -> None:
     """Iterate each problem of `rows` until its residuals are small, from where its coordinators stand."""
     n = len(network.parent)
     n_equation = ALL_EQUATIONS if mail.values_up.shape[1] == 4 else PLAIN_EQUATIONS
     for row in rows:
         one, own = row_of(data, state, row)
-        solver = Factors(inverses(network, one.injection, n_equation), np.zeros(N_FIELDS), np.zeros(ALL_EQUATIONS))
+        factors = Factors(inverses(network, one.injection, n_equation), np.zeros(N_FIELDS), np.zeros(ALL_EQUATIONS))
         post_copies(network, own, mail)
         power, voltage, dual = np.inf, np.inf, np.inf
         while found.iterations[row] < settings.most_iterations:
@@ -475,7 +493,7 @@ def solve_rows(network, data, state, mail, rows, settings, found):
                 propose(j, network, one, own, mail)
             power, voltage, dual = 0.0, 0.0, 0.0
             for j in range(n):
-                residual = agree(j, network, one, own, mail, solver, settings.over_relaxation)
+                residual = agree(j, network, one, own, mail, factors, settings.over_relaxation)
                 power, voltage = max(power, residual[0]), max(voltage, residual[1])
                 dual = max(dual, residual[2])
             at = found.iterations[row]
@@ -499,7 +517,7 @@ def solve_rows(network, data, state, mail, rows, settings, found):
 
 
 @compiled
-def _balance(state, primal, dual, band):
+def _balance(state: State, primal: float, dual: float, band: float) -> None:
     """Double rho where primal residuals lag behind, halve it where dual ones do."""
     factor = 2.0 if primal > band * dual else 0.5 if dual > band * primal else 1.0
     if factor != 1.0:
@@ -510,7 +528,7 @@ def _balance(state, primal, dual, band):
 
 
 @compiled
-def lossless_flows(network, data, state, row, slack):
+def lossless_flows(network: Network, data: Data, state: State, row: int, slack: float) -> bool:
     """Set lossless flows and voltages to what the injections make them; whether a limit of theirs is passed.
 
     A sweep of messages from the leaves to the substation, and one back.
