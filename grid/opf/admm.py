@@ -34,7 +34,8 @@ SETTINGS = c.Settings(
     over_relaxation=1.7,
     check_every=10,
     balance_every=100,
-    balance_band=10.0,
+    balance_pause=10,
+    balance_band=5.0,
 )
 # A rating beyond this many times the current of the nominal load never binds.
 LARGEST_RATING_PU = 100.0
@@ -223,7 +224,7 @@ class AdmmOpf:
             v_min=problem.v_min_pu.reshape(n_row, n) ** 2,
             v_max=problem.v_max_pu.reshape(n_row, n) ** 2,
             l_max=np.where(self.network.rated, np.minimum(rating, LARGEST_RATING_PU) ** 2, np.inf),
-            injection=np.stack(injection, axis=-1),
+            injection=np.ascontiguousarray(np.stack(injection, axis=-1)),
             root_price=nan if root_price_per_kwh is None else root_price_per_kwh.reshape(n_row) / TYPICAL_PRICE_PER_KWH,
         )
 

@@ -128,6 +128,8 @@ class Settings(NamedTuple):
     check_every: int
     """Iterations from one check of residuals to the next: their maxima go up the tree, and what follows comes down."""
     balance_every: int
+    balance_pause: int
+    """Rho is looked at every so many iterations, and later after this part of all: ADMM converges for a rho that stays."""
     balance_band: float
     """Rho is doubled or halved where the primal residual is this many times the dual one, or the reverse."""
 
@@ -488,6 +490,7 @@ def solve_rows(
         factors = Factors(inverses(network, one.injection, n_equation), np.zeros(N_FIELDS), np.zeros(ALL_EQUATIONS))
         post_copies(network, own, mail)
         power, voltage, dual = np.inf, np.inf, np.inf
+        balance_at = found.iterations[row] + settings.balance_every
         while found.iterations[row] < settings.most_iterations:
             for j in range(n):
                 propose(j, network, one, own, mail)
@@ -510,7 +513,8 @@ def solve_rows(
                 is_near = power <= settings.power_tolerance and voltage <= settings.voltage_tolerance
                 if (is_near and dual <= settings.dual_tolerance) or not np.isfinite(power + voltage + dual):
                     break
-            if found.iterations[row] % settings.balance_every == 0:
+            if found.iterations[row] >= balance_at:
+                balance_at += max(settings.balance_every, found.iterations[row] // settings.balance_pause)
                 _balance(own, power, dual, settings.balance_band)
                 post_copies(network, own, mail)
         found.residual[row, 0], found.residual[row, 1], found.residual[row, 2] = power, voltage, dual
