@@ -129,7 +129,8 @@ class Settings(NamedTuple):
     """Iterations from one check of residuals to the next: their maxima go up the tree, and what follows comes down."""
     balance_every: int
     balance_pause: int
-    """Rho is looked at every so many iterations, and later after this part of all: ADMM converges for a rho that stays."""
+    """Rho is looked at every so many iterations, and later once in this part of all that were: ADMM converges for a rho
+    that stays."""
     balance_band: float
     """Rho is doubled or halved where the primal residual is this many times the dual one, or the reverse."""
 
