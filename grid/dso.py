@@ -30,6 +30,7 @@ from peergrid.grid.prices import PriceParts, price_parts
 SOLVERS = {
     "interior_point": "peergrid.grid.opf.interior_point:InteriorPointOpf",
     "conic": "peergrid.grid.opf.conic:ConicOpf",
+    "admm": "peergrid.grid.opf.admm:AdmmOpf",
 }
 TIGHT_PU = 1e-6
 
@@ -194,7 +195,8 @@ class OpfDso:
             trade_bus: Where trades are proposed, one entry per trade; every bus if None.
             substation_limit_kva: Largest exchange with the upstream network, for active and reactive power each, either
                 way; ten times the nominal load if None.
-            solver: Class of an OPF solver, a name ("interior_point"; "conic", the reference), or "module:attribute".
+            solver: Class of an OPF solver, "module:attribute", or a name: "interior_point"; "conic", the reference;
+                "admm", distributed.
         """
         self.feeder = feeder
         places = np.arange(feeder.n_bus) if trade_bus is None else np.asarray(trade_bus)

@@ -1,0 +1,200 @@
+"""The distributed solver beside the interior-point one: the same answers, and what the messages cost.
+
+    python benchmarks/admm.py --problems 200
+    python benchmarks/admm.py --problems 200 --rated
+
+Random problems on four feeders: loads, proposals to import and export, generators with strictly convex costs, an upper
+voltage limit that exports may reach; with --rated, ratings that lines may reach, loads being shed then. With the plain
+upper voltage only problems whose relaxation is tight are compared, and the table says how many are.
+
+Errors are relative: of costs to them, at least 1 per hour; of the exchange at the substation to itself, at least 1 % of
+the nominal load. Exits with 1 if a compared problem is not solved, or an error is above 1e-4 for costs, or 1e-3 for the
+exchange.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from rich.console import Console
+from rich.table import Table
+
+from peergrid.grid import load_feeder
+from peergrid.grid.dso import DsoQuery, Generators, OpfDso
+from peergrid.grid.opf import Injections, OpfProblem, OpfStatus, UpperVoltage
+from peergrid.grid.opf.admm import AdmmOpf, AdmmResult
+from peergrid.grid.opf.problem import OF_INJECTIONS, relaxation_gap
+
+FEEDERS = ("ieee33", "ieee37", "ieee69", "ieee123")
+LOAD_SHARE, LOAD_SPREAD = (0.3, 1.1), 0.2
+N_TRADE, N_GENERATOR = 4, 2
+LARGEST_PROPOSAL, GENERATOR_SIZE = 0.2, (0.05, 0.2)  # of the nominal load
+V_MIN_PU, V_MAX_PU = 0.90, (1.03, 1.05, 1.10)
+LMP_PER_KWH = (0.03, 0.15)
+RATING_SHARE, LEAST_RATING_SHARE = (1.0, 2.0), 0.05
+OF_NETWORK = ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu", "i_max_a")
+
+TIGHT_PU = 1e-6
+SAME_COST, SAME_EXCHANGE = 1e-4, 1e-3
+ALONE = 50  # problems that are solved one by one as well
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Comparison:
+    """What a feeder's problems show, by problem."""
+
+    compared: Bool[np.ndarray, " row"]
+    solved: Bool[np.ndarray, " row"]
+    voltage_binds: Bool[np.ndarray, " row"]
+    line_binds: Bool[np.ndarray, " row"]
+    cost_error: Float[np.ndarray, " row"]
+    exchange_error: Float[np.ndarray, " row"]
+    price_error: Float[np.ndarray, " row"]
+    result: AdmmResult
+    seconds: float
+    seconds_alone: float
+    seconds_beside: float
+
+    def holds(self) -> bool:
+        errors = self.cost_error[self.compared] <= SAME_COST, self.exchange_error[self.compared] <= SAME_EXCHANGE
+        return bool(self.solved[self.compared].all() and all(error.all() for error in errors))
+
+
+def draw(name: str, upper_voltage: UpperVoltage, n: int, seed: int, is_rated: bool) -> tuple[OpfDso, OpfProblem]:
+    """Random problems on a feeder, the same whenever they are drawn and with either upper voltage."""
+    rng = np.random.default_rng([seed, FEEDERS.index(name)])
+    feeder = load_feeder(name)
+    size_kva = feeder.base_kva
+    apparent_kva = np.abs(feeder.downstream_sum(feeder.load_kw + 1j * feeder.load_kvar))
+    least_kva = np.maximum(2.0 * feeder.downstream_sum(feeder.capacitor_kvar), LEAST_RATING_SHARE * apparent_kva[0])
+    nominal_a = np.maximum(apparent_kva, least_kva) / (np.sqrt(3.0) * feeder.base_kv)
+    if is_rated:
+        feeder = replace(feeder, i_max_a=nominal_a)
+    p_max_kw = rng.uniform(*GENERATOR_SIZE, N_GENERATOR) * size_kva
+    generators = Generators(
+        bus=tuple(int(b) for b in rng.integers(1, feeder.n_bus, N_GENERATOR)),
+        p_min_kw=np.zeros(N_GENERATOR),
+        p_max_kw=p_max_kw,
+        q_min_kvar=-0.4 * p_max_kw,
+        q_max_kvar=0.4 * p_max_kw,
+        a_per_kw2h=10.0 ** rng.uniform(-5.0, -4.0, N_GENERATOR),
+        b_per_kwh=rng.uniform(0.03, 0.12, N_GENERATOR),
+    )
+    dso = OpfDso(feeder, rng.integers(1, feeder.n_bus, N_TRADE), generators=generators, upper_voltage=upper_voltage)
+    load = rng.uniform(*LOAD_SHARE, (n, 1)) * rng.uniform(1 - LOAD_SPREAD, 1 + LOAD_SPREAD, (n, feeder.n_bus))
+    by_bus = np.ones(feeder.n_bus)
+    query = DsoQuery(
+        load_kw=load * feeder.load_kw,
+        load_kvar=load * feeder.load_kvar,
+        proposed_kw=rng.uniform(-LARGEST_PROPOSAL, LARGEST_PROPOSAL, (n, N_TRADE)) * size_kva,
+        lmp_per_kwh=rng.uniform(*LMP_PER_KWH, n),
+        v_min_pu=V_MIN_PU * by_bus,
+        v_max_pu=rng.choice(V_MAX_PU, (n, 1)) * by_bus,
+        i_max_a=rng.uniform(*RATING_SHARE, (n, 1)) * nominal_a if is_rated else None,
+    )
+    return dso, dso.problem(query)
+
+
+def compare(name: str, upper_voltage: UpperVoltage, n: int, seed: int, is_rated: bool) -> Comparison:
+    dso, problem = draw(name, upper_voltage, n, seed, is_rated)
+    feeder, bus = dso.feeder, problem.injections.bus
+    solver = AdmmOpf(feeder, bus, np.arange(len(bus)) <= N_GENERATOR, upper_voltage)
+    solver(row(problem, 0)), dso._solve(problem)  # compiled, or read from disk
+    start = time.perf_counter()
+    right = dso._solve(problem)
+    between = time.perf_counter()
+    result = solver.solve(problem)
+    seconds, seconds_beside = time.perf_counter() - between, between - start
+    start = time.perf_counter()
+    for index in range(min(n, ALONE)):
+        solver(row(problem, index))
+    seconds_alone = (time.perf_counter() - start) / min(n, ALONE)
+
+    found = result.solution
+    exchange_kw = right.p_kw[:, 0]
+    binds = 1e-5 * 0.1 * feeder.base_kva
+    return Comparison(
+        compared=(right.status == OpfStatus.OPTIMAL) & (relaxation_gap(feeder, right) <= TIGHT_PU),
+        solved=found.status == OpfStatus.OPTIMAL,
+        voltage_binds=(right.v_min_multiplier + right.v_max_multiplier > binds).any(axis=-1),
+        line_binds=(right.i_max_multiplier + right.i_max_lossless_multiplier > binds).any(axis=-1),
+        cost_error=np.abs(found.cost_per_hour - right.cost_per_hour) / np.maximum(np.abs(right.cost_per_hour), 1.0),
+        exchange_error=np.abs(found.p_kw[:, 0] - exchange_kw) / np.maximum(np.abs(exchange_kw), 0.01 * feeder.base_kva),
+        price_error=np.quantile(np.abs(found.price_per_kwh - right.price_per_kwh), 0.9, axis=-1),
+        result=result,
+        seconds=seconds / n,
+        seconds_alone=seconds_alone,
+        seconds_beside=seconds_beside / n,
+    )
+
+
+def row(problem: OpfProblem, index: int) -> OpfProblem:
+    """One problem of a batch."""
+    given = problem.injections
+    injections = Injections(bus=given.bus, **{name: getattr(given, name)[index] for name in OF_INJECTIONS})
+    return replace(
+        problem, injections=injections, **{name: np.asarray(getattr(problem, name)[index]) for name in OF_NETWORK}
+    )
+
+
+def show(console: Console, comparisons: dict[tuple[str, UpperVoltage], Comparison], title: str) -> None:
+    table = Table(title=title)
+    table.add_column("")
+    for name, upper_voltage in comparisons:
+        table.add_column(f"{name}\n{upper_voltage}", justify="right")
+
+    def line(label: str, cell: object) -> None:
+        table.add_row(label, *(cell(c) for c in comparisons.values()))  # type: ignore[operator]
+
+    def worst(values: np.ndarray, c: Comparison) -> str:
+        return f"{values[c.compared].max():.1e}" if c.compared.any() else "-"
+
+    line("problems", lambda c: f"{len(c.solved)}")
+    line("solved", lambda c: f"{c.solved.sum()}")
+    line("relaxation tight, compared", lambda c: f"{c.compared.sum()}")
+    line("solved, of those", lambda c: f"{c.solved[c.compared].sum()}")
+    line("a voltage limit binds", lambda c: f"{c.voltage_binds.sum()}")
+    line("a rating binds", lambda c: f"{c.line_binds.sum()}")
+    line("needed lossless copies", lambda c: f"{c.result.state.is_lossless.sum()}")
+    line("cost, worst relative error", lambda c: worst(c.cost_error, c))
+    line("exchange, worst relative error", lambda c: worst(c.exchange_error, c))
+    line("price per kWh at 9 of 10 buses", lambda c: worst(c.price_error, c))
+    line("power residual, worst", lambda c: f"{c.result.power_residual_pu.max():.1e}")
+    line("voltage residual, worst", lambda c: f"{c.result.voltage_residual_pu.max():.1e}")
+    line("dual residual, worst", lambda c: f"{c.result.dual_residual.max():.1e}")
+    line("rho at the end", lambda c: f"{c.result.rho.min():.2g} to {c.result.rho.max():.2g}")
+    for q, label in ((0.5, "median"), (0.9, "90 %"), (1.0, "most")):
+        line(f"iterations, {label}", lambda c, q=q: f"{np.quantile(c.result.iterations, q):.0f}")
+    line("ms per problem, in a batch", lambda c: f"{1e3 * c.seconds:.1f}")
+    line("ms per problem, alone", lambda c: f"{1e3 * c.seconds_alone:.1f}")
+    line("ms per problem, interior_point in a batch", lambda c: f"{1e3 * c.seconds_beside:.2f}")
+    line("messages per iteration", lambda c: f"{(c.result.messages / c.result.iterations).mean():.0f}")
+    line("kB per iteration", lambda c: f"{(c.result.message_bytes / c.result.iterations).mean() / 1e3:.1f}")
+    line("messages per problem, median", lambda c: f"{np.median(c.result.messages):.2g}")
+    line("MB per problem, median", lambda c: f"{np.median(c.result.message_bytes) / 1e6:.1f}")
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--rated", action="store_true", help="lines have ratings")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    comparisons = {
+        (name, upper_voltage): compare(name, upper_voltage, args.problems, args.seed, args.rated)
+        for upper_voltage in (UpperVoltage.PLAIN, UpperVoltage.LOSSLESS)
+        for name in FEEDERS
+    }
+    title = f"admm beside interior_point, {'with' if args.rated else 'without'} ratings"
+    show(Console(width=None if sys.stdout.isatty() else 150), comparisons, title)
+    return int(not all(c.holds() for c in comparisons.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
