@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def draw_figures(found: Found, labels: Mapping[str, str], unchecked: Collection[
 
 
 def _figure(found: Found, rows: int, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(4.6 * len(found) + 0.6, height), layout="constrained")
+    figure = Figure(figsize=(6.4 * len(found) + 0.6, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, len(found), squeeze=False)
     for axis in axes.flat:
@@ -62,7 +63,7 @@ def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
         network = load_scenario(scenario).network
         feeder = build_feeder(network)
         distance = feeder.path_sum(np.hypot(feeder.r_ohm, feeder.x_ohm))
-        colours = _colours(cases)
+        colours = _colours(labels)
         for case, records in cases.items():
             voltage = np.concatenate([r.voltage_pu for r in records])
             for row, edge in enumerate((voltage.max(axis=0), voltage.min(axis=0))):
@@ -109,7 +110,7 @@ def _economic_result(found: Found, labels: Mapping[str, str]) -> Figure:
     for column, (_, cases) in enumerate(found.items()):
         base = next(iter(cases.values()))
         others = {c: records for c, records in cases.items() if records is not base}
-        colours = _colours(cases)
+        colours = _colours(labels)
         welfare = [[r.welfare - b.welfare for r, b in zip(records, base, strict=True)] for records in others.values()]
         gain = [[(r.gain - b.gain).sum() for r, b in zip(records, base, strict=True)] for records in others.values()]
         for row, values in enumerate((welfare, gain)):
@@ -128,7 +129,7 @@ def _economic_result(found: Found, labels: Mapping[str, str]) -> Figure:
 def _dso_work(found: Found, labels: Mapping[str, str], unchecked: Collection[str]) -> Figure:
     figure, axes = _figure(found, 2, 6.4)
     for column, cases in enumerate(found.values()):
-        colours = [_colours(cases)[c] for c in cases]
+        colours = [_colours(labels)[c] for c in cases]
         days = len(next(iter(cases.values())))
         # The DSO is not asked where trades are carried out unchecked; its plan without trades is its own affair.
         asked = [c not in unchecked for c in cases]
@@ -145,7 +146,7 @@ def _dso_work(found: Found, labels: Mapping[str, str], unchecked: Collection[str
 
 
 def _name_cases(axis: Axes, names: list[str], first: int = 0) -> None:
-    broken = [name.replace(" ", "\n", 1).replace("-", "-\n").replace("in the", "in\nthe") for name in names]
+    broken = ["\n".join(textwrap.wrap(name, 12)) for name in names]
     axis.set_xticks(np.arange(first, first + len(names)), broken, fontsize=7.5)
 
 
