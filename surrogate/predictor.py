@@ -26,13 +26,22 @@ from peergrid.envs.scenario import Scenario, build_dso, load_scenario
 from peergrid.grid.dso import Coefficient, Dso, OpfDso, Penalty, UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.dataset import network_digest, write_whole
-from peergrid.surrogate.model import FEATURES, DsoTransformer, Inputs, ModelConfig, as_number, unbend
+from peergrid.surrogate.model import (
+    FEATURES,
+    PRICE_BEND_PER_KWH,
+    DsoTransformer,
+    Inputs,
+    ModelConfig,
+    as_number,
+    unbend,
+)
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS = "model.safetensors"
 FORMAT = "peergrid surrogate 1"
+LARGEST_BENT = float(np.arcsinh(10.0 / PRICE_BEND_PER_KWH))
 # Rows that go through the network at once: more no longer fit a core's cache.
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 96
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +86,10 @@ def _predict(model: DsoTransformer, inputs: Inputs, only_trades: bool, view: str
     at_trades = model.network.trade_bus
     room = model.half_width(inputs, found, view)
     lmp = inputs.lmp_per_kwh
-    low, high = unbend(found.bent_price - room, lmp), unbend(found.bent_price + room, lmp)
+    bent = found.bent_price
+    # An interval ends where no price is, unless the prediction itself is beyond.
+    low = unbend(torch.maximum(bent - room, bent.clamp_max(-LARGEST_BENT)), lmp)
+    high = unbend(torch.minimum(bent + room, bent.clamp_min(LARGEST_BENT)), lmp)
     ends = [low, high] if only_trades else [low[:, at_trades], high[:, at_trades]]
     # A higher price means that more is accepted of an export and less of an import: either way, a larger injection.
     accepted = [model.network.accepted(inputs, end) for end in ends]

@@ -1,5 +1,6 @@
 """The transformer as a predictor: a file that does not fit is refused, and answers keep what they promise."""
 
+import copy
 import errno
 import json
 import pickle
@@ -551,3 +552,14 @@ def test_an_operator_that_solves_nothing_is_not_predicted(shipped):
     unchecked = UncheckedDso(build_dso(SCENARIO_NOW))
     with pytest.raises(InvalidCheckpoint, match="predicts the DSO that solves an OPF"):
         Simulation(SCENARIO, dso=lambda query: unchecked(query), predictor=transformer).reset(seed=0)
+
+
+def test_intervals_end_where_no_price_is(model, samples):
+    wide = copy.deepcopy(model)
+    wide.interval.fill_(1e3)
+    found = predict(wide, asked_of(samples))
+    lmp = samples.lmp_per_kwh[:, None]
+    assert (found.price_high_per_kwh <= np.maximum(found.price_per_kwh, lmp + 10.0) + 1e-3).all()
+    assert (found.price_low_per_kwh >= np.minimum(found.price_per_kwh, lmp - 10.0) - 1e-3).all()
+    assert (found.price_low_per_kwh <= found.price_per_kwh).all()
+    assert (found.price_per_kwh <= found.price_high_per_kwh).all()
