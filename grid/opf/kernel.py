@@ -341,9 +341,10 @@ OF_FLOW, OF_REACTIVE_FLOW, OF_CURRENT, OF_VOLTAGE, OF_PRICE, OF_REACTIVE_PRICE =
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
 FOUND_PRIMAL, FOUND_DUAL, FOUND_GAP, FOUND_EXCESS, FOUND_COST, FOUND_FIELDS = range(6)
 # What an answer must keep to count as one: power and squared voltage in p.u.; prices relative to the largest; what
-# another dispatch could save, and what this one saves by balances that it misses, relative to the cost if that is
-# above LEAST_COST_PU.
-PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, MISSED_ACCEPTED, LEAST_COST_PU = 1e-7, 1e-6, 1e-8, 4.5e-7, 0.25
+# another dispatch could save, relative to the cost or to LEAST_COST_PER_HOUR; what this one saves by balances that it
+# misses, relative to the cost or to LEAST_COST_PU.
+PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, MISSED_ACCEPTED = 1e-7, 1e-6, 1e-8, 4.5e-7
+LEAST_COST_PER_HOUR, LEAST_COST_PU = 50.0, 0.25
 NO_GAP = 1e-13
 # An answer that falls short of that is carried on to a stricter tolerance, down to the least.
 STRICTER, LEAST_TOLERANCE = 0.1, 1e-10
@@ -1418,14 +1419,14 @@ def judge(w, tree, given, point, at, answer, row, lossless):
         missed += abs(b[LP, j] * f_p[j]) + abs(b[LQ, j] * f_q[j])
         primal = max(primal, abs(f_p[j]), abs(f_q[j]))
     value -= gap
-    cost_pu = max(LEAST_COST_PU, abs(cost) / (money * s))
-    gap = (gap + change) / cost_pu
+    cost_pu = abs(cost) / (money * s)
+    gap = (gap + change) / max(LEAST_COST_PER_HOUR / (money * s), cost_pu)
     # Written so that NaN fails.
     is_optimal = (
         primal <= PRIMAL_ACCEPTED
         and dual <= DUAL_ACCEPTED * largest
         and gap <= GAP_ACCEPTED
-        and missed <= MISSED_ACCEPTED * cost_pu
+        and missed <= MISSED_ACCEPTED * max(LEAST_COST_PU, cost_pu)
     )
     # Multipliers alone, free of cost: with them the Lagrangian of a feasible point is not above zero, whatever the
     # point, so a value above it proves that there is none; unless what `ray` leaves open could make up for it.
