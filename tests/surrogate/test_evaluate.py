@@ -141,7 +141,7 @@ def test_the_adversary_only_makes_things_worse(network):
 
     start, found = search(0), search(8)
     before, after = (acceptance_error(model, s, rating_kw) for s in (start, found))
-    assert (after >= before).all() and (after > before).sum() >= 8
+    assert (after >= before).all() and after.mean() > 1.2 * before.mean() > 0.0
     assert (np.abs(found.proposed_kw) <= np.maximum(rating_kw, np.abs(start.proposed_kw)) + 1e-3).all()
     scale = found.load_kw.sum(axis=1) / start.load_kw.sum(axis=1)
     assert (scale > 0.8 - 1e-5).all() and (scale < 1.1 + 1e-5).all()
