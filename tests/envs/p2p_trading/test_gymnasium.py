@@ -8,6 +8,7 @@ import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.policies import NoTrade
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
+from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 
@@ -39,8 +40,6 @@ def test_the_central_observation_is_described_entry_by_entry():
 
 
 def test_welfare_of_a_finite_task_pays_for_the_energy_left():
-    from peergrid.envs.scenario import load_scenario
-
     rewards = {}
     for horizon in ("truncate", "terminate"):
         env = CentralTrading(scenario=load_scenario("ieee33", horizon=horizon, daily_cycle=False), max_cycles=1)
