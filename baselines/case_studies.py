@@ -27,8 +27,8 @@ from peergrid.baselines.case_figures import draw_figures
 from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
 from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade, Planned, Refined
+from peergrid.envs.limits import LOADING_TOLERANCE
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.infos import LOADING_TOLERANCE
 from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
 from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import build_dso, load_scenario

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
+from peergrid.envs.entries import PRICE_UNIT_PER_KWH
 from peergrid.envs.microgrid import export_at, export_range, marginal_value
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, ask
+from peergrid.envs.p2p_trading.observation import OPTIONS, ask
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode

@@ -144,13 +144,14 @@ COLUMNS: dict[str, Callable[[Scored], str]] = {
 
 
 def evaluate(
-    scenario: str, policy: str, played: list[DayRecord], no_trade: list[float], optimum: list[float]
+    scenario: str | Scenario, policy: str, played: list[DayRecord], no_trade: list[float], optimum: list[float]
 ) -> Scored:
     """Score a policy from the days that it played, beside the same days without trade and at the optimum."""
-    limits = load_scenario(scenario).network
+    scenario = load_scenario(scenario)
+    limits = scenario.network
     welfare = [r.welfare for r in played]
     return Scored(
-        scenario=scenario,
+        scenario=scenario.name,
         policy=policy,
         score=score(welfare, no_trade, optimum),
         score_95=score_interval(welfare, no_trade, optimum),

@@ -2,6 +2,7 @@
 
     python benchmarks/admm.py --problems 200
     python benchmarks/admm.py --problems 200 --rated
+    python benchmarks/admm.py --problems 20 --feeders ieee37 ieee69
 
 Random problems on four feeders: loads, proposals to import and export, generators with strictly convex costs, an upper
 voltage limit that exports may reach; with --rated, ratings that lines may reach, loads being shed then. With the plain
@@ -17,7 +18,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,7 +29,8 @@ from rich.table import Table
 
 from peergrid.grid import load_feeder
 from peergrid.grid.dso import DsoQuery, Generators, OpfDso
-from peergrid.grid.opf import Injections, OpfProblem, OpfStatus, UpperVoltage
+from peergrid.grid.feeder import Feeder
+from peergrid.grid.opf import Injections, OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 from peergrid.grid.opf.admm import AdmmOpf, AdmmResult
 from peergrid.grid.opf.problem import OF_INJECTIONS, relaxation_gap
 
@@ -41,6 +45,7 @@ OF_NETWORK = ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu", "i_
 
 TIGHT_PU = 1e-6
 SAME_COST, SAME_EXCHANGE = 1e-4, 1e-3
+BINDS_PER_KVA = 1e-6  # a limit with a multiplier above this, per kVA of nominal load and hour, binds
 ALONE = 50  # problems that are solved one by one as well
 
 
@@ -117,12 +122,12 @@ def compare(name: str, upper_voltage: UpperVoltage, n: int, seed: int, is_rated:
 
     found = result.solution
     exchange_kw = right.p_kw[:, 0]
-    binds = 1e-5 * 0.1 * feeder.base_kva
+    voltage_binds, line_binds = binding(feeder, right)
     return Comparison(
-        compared=(right.status == OpfStatus.OPTIMAL) & (relaxation_gap(feeder, right) <= TIGHT_PU),
+        compared=is_tight(feeder, right),
         solved=found.status == OpfStatus.OPTIMAL,
-        voltage_binds=(right.v_min_multiplier + right.v_max_multiplier > binds).any(axis=-1),
-        line_binds=(right.i_max_multiplier + right.i_max_lossless_multiplier > binds).any(axis=-1),
+        voltage_binds=voltage_binds,
+        line_binds=line_binds,
         cost_error=np.abs(found.cost_per_hour - right.cost_per_hour) / np.maximum(np.abs(right.cost_per_hour), 1.0),
         exchange_error=np.abs(found.p_kw[:, 0] - exchange_kw) / np.maximum(np.abs(exchange_kw), 0.01 * feeder.base_kva),
         price_error=np.quantile(np.abs(found.price_per_kwh - right.price_per_kwh), 0.9, axis=-1),
@@ -131,6 +136,21 @@ def compare(name: str, upper_voltage: UpperVoltage, n: int, seed: int, is_rated:
         seconds_alone=seconds_alone,
         seconds_beside=seconds_beside / n,
     )
+
+
+def is_tight(feeder: Feeder, solution: OpfSolution) -> Bool[np.ndarray, " row"]:
+    """The problems that are solved and whose optimum is a power flow."""
+    return np.asarray((solution.status == OpfStatus.OPTIMAL) & (relaxation_gap(feeder, solution) <= TIGHT_PU))
+
+
+def binding(feeder: Feeder, solution: OpfSolution) -> tuple[Bool[np.ndarray, " row"], Bool[np.ndarray, " row"]]:
+    """The problems in which a limit of a voltage binds, and those in which a rating does."""
+    pairs = (
+        (solution.v_min_multiplier, solution.v_max_multiplier),
+        (solution.i_max_multiplier, solution.i_max_lossless_multiplier),
+    )
+    voltage, line = ((one + other > BINDS_PER_KVA * feeder.base_kva).any(axis=-1) for one, other in pairs)
+    return voltage, line
 
 
 def row(problem: OpfProblem, index: int) -> OpfProblem:
@@ -142,41 +162,53 @@ def row(problem: OpfProblem, index: int) -> OpfProblem:
     )
 
 
+def worst(name: str) -> Callable[[Comparison], float]:
+    """The largest of an error over the problems compared, NaN if there is none."""
+    return lambda c: max(getattr(c, name)[c.compared], default=np.nan)
+
+
+def iterations(share: float) -> Callable[[Comparison], float]:
+    """A quantile of the iterations that the problems took."""
+    return lambda c: np.quantile(c.result.iterations, share)
+
+
+# Rows of the table: what, how it is written, and where it is found.
+ROWS: tuple[tuple[str, str, Callable[[Comparison], Any]], ...] = (
+    ("problems", "d", lambda c: c.solved.size),
+    ("solved", "d", lambda c: c.solved.sum()),
+    ("relaxation tight, compared", "d", lambda c: c.compared.sum()),
+    ("solved, of those", "d", lambda c: c.solved[c.compared].sum()),
+    ("a voltage limit binds", "d", lambda c: c.voltage_binds.sum()),
+    ("a rating binds", "d", lambda c: c.line_binds.sum()),
+    ("needed lossless copies", "d", lambda c: c.result.state.is_lossless.sum()),
+    ("cost, worst relative error", ".1e", worst("cost_error")),
+    ("exchange, worst relative error", ".1e", worst("exchange_error")),
+    ("price per kWh at 9 of 10 buses", ".1e", worst("price_error")),
+    ("power residual, worst", ".1e", lambda c: c.result.power_residual_pu.max()),
+    ("voltage residual, worst", ".1e", lambda c: c.result.voltage_residual_pu.max()),
+    ("dual residual, worst", ".1e", lambda c: c.result.dual_residual.max()),
+    ("rho at the end, least", ".2g", lambda c: c.result.rho.min()),
+    ("rho at the end, most", ".2g", lambda c: c.result.rho.max()),
+    ("iterations, median", ".0f", iterations(0.5)),
+    ("iterations, 90 %", ".0f", iterations(0.9)),
+    ("iterations, most", ".0f", iterations(1.0)),
+    ("ms per problem, in a batch", ".1f", lambda c: 1e3 * c.seconds),
+    ("ms per problem, alone", ".1f", lambda c: 1e3 * c.seconds_alone),
+    ("ms per problem, interior_point in a batch", ".2f", lambda c: 1e3 * c.seconds_beside),
+    ("messages per iteration", ".0f", lambda c: (c.result.messages / c.result.iterations).mean()),
+    ("kB per iteration", ".1f", lambda c: (c.result.message_bytes / c.result.iterations).mean() / 1e3),
+    ("messages per problem, median", ".2g", lambda c: np.median(c.result.messages)),
+    ("MB per problem, median", ".1f", lambda c: np.median(c.result.message_bytes) / 1e6),
+)
+
+
 def show(console: Console, comparisons: dict[tuple[str, UpperVoltage], Comparison], title: str) -> None:
     table = Table(title=title)
     table.add_column("")
     for name, upper_voltage in comparisons:
         table.add_column(f"{name}\n{upper_voltage}", justify="right")
-
-    def line(label: str, cell: object) -> None:
-        table.add_row(label, *(cell(c) for c in comparisons.values()))  # type: ignore[operator]
-
-    def worst(values: np.ndarray, c: Comparison) -> str:
-        return f"{values[c.compared].max():.1e}" if c.compared.any() else "-"
-
-    line("problems", lambda c: f"{len(c.solved)}")
-    line("solved", lambda c: f"{c.solved.sum()}")
-    line("relaxation tight, compared", lambda c: f"{c.compared.sum()}")
-    line("solved, of those", lambda c: f"{c.solved[c.compared].sum()}")
-    line("a voltage limit binds", lambda c: f"{c.voltage_binds.sum()}")
-    line("a rating binds", lambda c: f"{c.line_binds.sum()}")
-    line("needed lossless copies", lambda c: f"{c.result.state.is_lossless.sum()}")
-    line("cost, worst relative error", lambda c: worst(c.cost_error, c))
-    line("exchange, worst relative error", lambda c: worst(c.exchange_error, c))
-    line("price per kWh at 9 of 10 buses", lambda c: worst(c.price_error, c))
-    line("power residual, worst", lambda c: f"{c.result.power_residual_pu.max():.1e}")
-    line("voltage residual, worst", lambda c: f"{c.result.voltage_residual_pu.max():.1e}")
-    line("dual residual, worst", lambda c: f"{c.result.dual_residual.max():.1e}")
-    line("rho at the end", lambda c: f"{c.result.rho.min():.2g} to {c.result.rho.max():.2g}")
-    for q, label in ((0.5, "median"), (0.9, "90 %"), (1.0, "most")):
-        line(f"iterations, {label}", lambda c, q=q: f"{np.quantile(c.result.iterations, q):.0f}")
-    line("ms per problem, in a batch", lambda c: f"{1e3 * c.seconds:.1f}")
-    line("ms per problem, alone", lambda c: f"{1e3 * c.seconds_alone:.1f}")
-    line("ms per problem, interior_point in a batch", lambda c: f"{1e3 * c.seconds_beside:.2f}")
-    line("messages per iteration", lambda c: f"{(c.result.messages / c.result.iterations).mean():.0f}")
-    line("kB per iteration", lambda c: f"{(c.result.message_bytes / c.result.iterations).mean() / 1e3:.1f}")
-    line("messages per problem, median", lambda c: f"{np.median(c.result.messages):.2g}")
-    line("MB per problem, median", lambda c: f"{np.median(c.result.message_bytes) / 1e6:.1f}")
+    for label, form, value in ROWS:
+        table.add_row(label, *(f"{value(c):{form}}" for c in comparisons.values()))
     console.print(table)
 
 
@@ -184,12 +216,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--rated", action="store_true", help="lines have ratings")
+    parser.add_argument("--feeders", nargs="+", choices=FEEDERS, default=FEEDERS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     comparisons = {
         (name, upper_voltage): compare(name, upper_voltage, args.problems, args.seed, args.rated)
         for upper_voltage in (UpperVoltage.PLAIN, UpperVoltage.LOSSLESS)
-        for name in FEEDERS
+        for name in args.feeders
     }
     title = f"admm beside interior_point, {'with' if args.rated else 'without'} ratings"
     show(Console(width=None if sys.stdout.isatty() else 150), comparisons, title)

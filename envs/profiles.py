@@ -47,7 +47,7 @@ class DayShape:
     """What a day must cover: the episode and the intervals that its forecasts look ahead.
 
     Intervals beyond 24 h belong to the following day. `bus` names the feeder's buses, and `demand_class` has one
-    entry per microgrid.
+    entry per microgrid: "" for one without a demand of its own.
     """
 
     intervals: int
@@ -80,6 +80,7 @@ class Day:
 
     Attributes:
         load_pu: Base load as a multiple of each bus's nominal load.
+        load_forecast_pu: What was forecast for it the day before.
         pv_pu: Available PV as a share of the installed peak.
         pv_forecast_pu: What was forecast for it the day before.
         demand_pu: Reference consumption of each microgrid as a share of its peak, 0 to 1.
@@ -88,6 +89,7 @@ class Day:
     """
 
     load_pu: Float[np.ndarray, "interval bus"]
+    load_forecast_pu: Float[np.ndarray, "interval bus"]
     pv_pu: Float[np.ndarray, "interval agent"]
     pv_forecast_pu: Float[np.ndarray, "interval agent"]
     demand_pu: Float[np.ndarray, "interval agent"]
@@ -157,7 +159,7 @@ class SyntheticProfiles:
     `_daily_correlation` that of a day with the next. The first intervals of a draw do not depend on how many follow.
 
     Base load: `load_scale * load_shape * (1 + noise)`, the noise having a part common to the feeder and one of each
-    bus, clipped to 0 and `max_load_pu`.
+    bus, clipped to 0 and `max_load_pu`; the forecast is that without noise.
 
     Prices: the day-ahead LMP is `lmp_shape` times a lognormal level of the day with mean 1, and the real-time LMP is
     that times (1 + deviation). Both are clipped to `min_lmp_per_kwh` and `max_lmp_per_kwh`.
@@ -216,7 +218,7 @@ class SyntheticProfiles:
 
     def draw(self, shape: DayShape, day: int, rng: np.random.Generator) -> Day:
         for name in shape.demand_class:
-            if name not in DEMAND_SHAPES:
+            if name and name not in DEMAND_SHAPES:
                 raise UnknownName("demand class", name, DEMAND_SHAPES)
         rows = _rows(shape, day, self.n_days)
         noise = self._noise(shape, rng)
@@ -225,7 +227,7 @@ class SyntheticProfiles:
             return _interpolated(tuple(hourly), shape.intervals, shape.step_hours)
 
         load_noise = self.load_common_std * noise.load_common + self.load_bus_std * noise.load_bus
-        load_pu = self.load_scale * over_day(self.load_shape)[:, None] * (1 + load_noise)
+        expected_load = self.load_scale * over_day(self.load_shape)[:, None]
 
         level = np.exp(self.lmp_level_std * noise.lmp_level - self.lmp_level_std**2 / 2)
         lmp_day_ahead = self._within_lmp_bounds(over_day(self.lmp_shape) * level)
@@ -239,13 +241,16 @@ class SyntheticProfiles:
         forecast_index = np.clip(index + self.solar_uncertainty * forecast_error, MIN_CLOUD_INDEX, 1.0)
         clear = self._clear_sky_pu(shape.step_hours).ravel()[rows][:, None]
 
-        of_class = np.array([over_day(DEMAND_SHAPES[name]) for name in shape.demand_class])
+        has_demand = np.array([bool(name) for name in shape.demand_class], dtype=bool)
+        of_class = np.array([over_day(DEMAND_SHAPES[name or "residential"]) for name in shape.demand_class])
         demand_shape = of_class.reshape(-1, shape.intervals).T
+        demand = np.clip(demand_shape * (1 + self.demand_std * noise.demand), MIN_DEMAND_PU, 1.0)
         return Day(
-            load_pu=np.clip(load_pu, 0.0, self.max_load_pu),
+            load_pu=np.clip(expected_load * (1 + load_noise), 0.0, self.max_load_pu),
+            load_forecast_pu=np.clip(np.broadcast_to(expected_load, load_noise.shape), 0.0, self.max_load_pu),
             pv_pu=clear * index,
             pv_forecast_pu=clear * forecast_index,
-            demand_pu=np.clip(demand_shape * (1 + self.demand_std * noise.demand), MIN_DEMAND_PU, 1.0),
+            demand_pu=demand * has_demand,
             lmp_per_kwh=lmp_real_time,
             lmp_day_ahead_per_kwh=lmp_day_ahead,
         )
@@ -399,6 +404,7 @@ class TableProfiles:
     | `lmp_day_ahead_per_kwh` | /kWh | 0 to 3 | optional; the real-time price where there is none                  |
     | `load_pu`               | p.u. | 0 to 3 | load of every bus, of its nominal load                             |
     | `load_pu_<bus>`         | p.u. | 0 to 3 | optional; replaces it at the bus of that name                      |
+    | `load_forecast_pu`      | p.u. | 0 to 3 | optional; of every bus; the actual load where there is none        |
     | `pv_pu`                 | p.u. | 0 to 1 | available PV of every microgrid, of its installed peak             |
     | `pv_forecast_pu`        | p.u. | 0 to 1 | optional; the actual PV where there is none                        |
     | `demand_<class>_pu`     | p.u. | 0 to 1 | consumption of its peak, for each class of microgrid that is drawn |
@@ -449,9 +455,14 @@ class TableProfiles:
         load_pu = for_each(column["load_pu"], shape.n_bus)
         for name, bus in self._table.bus_columns.items():
             load_pu[:, shape.bus.index(bus)] = column[name]
-        demand = [column[f"demand_{name}_pu"] for name in shape.demand_class]
+        if "load_forecast_pu" in column:
+            load_forecast_pu = for_each(column["load_forecast_pu"], shape.n_bus)
+        else:
+            load_forecast_pu = load_pu.copy()
+        demand = [column[f"demand_{name}_pu"] if name else np.zeros(shape.intervals) for name in shape.demand_class]
         return Day(
             load_pu=load_pu,
+            load_forecast_pu=load_forecast_pu,
             pv_pu=for_each(column["pv_pu"], n_agent),
             pv_forecast_pu=for_each(column.get("pv_forecast_pu", column["pv_pu"]), n_agent),
             demand_pu=np.array(demand).reshape(n_agent, shape.intervals).T,
@@ -470,7 +481,7 @@ def check_fit(profiles: TableProfiles, shape: DayShape) -> None:
             f"the file steps by {table.step_hours:g} h and the scenario by {step} h: resample the file to {step} h, "
             f"or set step_hours to {table.step_hours:g}"
         )
-    classes = set(shape.demand_class)
+    classes = {name for name in shape.demand_class if name}
     faults += [f"column demand_{n}_pu is missing" for n in sorted(classes) if f"demand_{n}_pu" not in table.column]
     faults += [
         f"column {name} belongs to no bus: the feeder has {shape.n_bus}, {some(shape.bus)}"
@@ -499,7 +510,7 @@ _REQUIRED = ("time", "lmp_per_kwh", "load_pu", "pv_pu")
 # Column names, largest value, and what a larger one suggests; the smallest value is 0 for all.
 _LIMITS = (
     (re.compile(r"lmp(_day_ahead)?_per_kwh"), 3.0, "is it per MWh?"),
-    (re.compile(r"load_pu(_.+)?"), 3.0, "looks like kW rather than p.u."),
+    (re.compile(r"load(_forecast)?_pu|load_pu_.+"), 3.0, "looks like kW rather than p.u."),
     (re.compile(r"pv(_forecast)?_pu"), 1.0, "looks like kW rather than a share of the installed peak"),
     (re.compile(r"demand_\w+_pu"), 1.0, "looks like kW rather than a share of the peak"),
 )

@@ -1,33 +1,31 @@
 """A scenario: every number of a study, as frozen dataclasses, from `conf/scenario/<name>.yaml` or from plain Python.
 
-The same files are composed by Hydra; nothing here needs it. `build_*` turn a scenario into the arrays and parts that
+`build_*` turn a scenario into the arrays and parts that
 the simulation works with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
+from peergrid.envs.configuration import faulty_numbers, from_mapping, read_file, shipped_names
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.grid.catalogue import feeder_names, load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, UncheckedDso
-from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
+from peergrid.grid.errors import InvalidScenario, raise_faults
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import UpperVoltage
 from peergrid.grid.power_flow import solve_power_flow
 
+GROUP = "scenario"
 # The published 33-bus case sheds 1.1 % of its largest load to keep 0.95 p.u.; more says that the limits don't fit.
 MOST_SHED = 0.02
 
@@ -143,8 +141,7 @@ class Scenario:
 
 def scenario_names() -> tuple[str, ...]:
     """Names of the shipped scenarios."""
-    folder = resources.files("peergrid.conf") / "scenario"
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+    return shipped_names(GROUP)
 
 
 def load_scenario(scenario: str | Path | Scenario, **changes: Any) -> Scenario:
@@ -155,103 +152,13 @@ def load_scenario(scenario: str | Path | Scenario, **changes: Any) -> Scenario:
         InvalidScenario: Unknown or missing keys, wrong types, contradictions; every fault is named.
     """
     if not isinstance(scenario, Scenario):
-        scenario = scenario_from_dict(_read(str(scenario)))
+        scenario = scenario_from_dict(read_file(GROUP, str(scenario)))
     return replace(scenario, **changes) if changes else scenario
 
 
 def scenario_from_dict(values: Mapping[str, Any]) -> Scenario:
     """A scenario from nested mappings and lists, as YAML and Hydra give them."""
-    faults: list[str] = []
-    scenario = _build(Scenario, values, "", faults)
-    raise_faults(InvalidScenario, f"scenario {values.get('name', '(without a name)')!r}", faults)
-    assert isinstance(scenario, Scenario)
-    return scenario
-
-
-def _read(name: str, reading: tuple[str, ...] = ()) -> dict[str, Any]:
-    if name in reading:
-        raise InvalidScenario(f"scenarios build on each other in a circle: {' -> '.join((*reading, name))}")
-    if name in scenario_names():
-        text = (resources.files("peergrid.conf") / "scenario" / f"{name}.yaml").read_text(encoding="utf-8")
-        folder = None
-    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text, folder = Path(name).read_text(encoding="utf-8"), Path(name).parent
-    else:
-        raise UnknownName("scenario", name, scenario_names(), hint="A YAML file or a Scenario will do as well.")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidScenario(f"{name}: {error}") from None
-    if not isinstance(values, dict):
-        raise InvalidScenario(f"{name}: a scenario is a mapping of keys to values")
-    # `defaults` means what it means to Hydra: the files that this one builds on, in order.
-    merged: dict[str, Any] = {}
-    bases = values.pop("defaults", [])
-    if not isinstance(bases, list):
-        raise InvalidScenario(f"{name}: defaults is {bases!r}, not a list of scenarios")
-    for base in bases:
-        beside = folder / f"{base}.yaml" if folder else None
-        # A user's file may go by the name of the shipped one that it builds on.
-        is_other_file = beside is not None and beside.is_file() and str(beside) != name
-        if base != "_self_":
-            merged = _merge(merged, _read(str(beside) if is_other_file else str(base), (*reading, name)))
-    return _merge(merged, values)
-
-
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(values, Mapping):
-        faults.append(f"{where or 'scenario'} is {values!r}, not a mapping")
-        return None
-    hints = get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
-    before = len(faults)
-    for key in values:
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            faults.append(f"unknown key {where}{key}" + (f" (did you mean {close[0]}?)" if close else ""))
-    required = [n for n, f in known.items() if f.default is f.default_factory]  # both MISSING
-    faults += [f"{where}{name} is missing" for name in required if name not in values]
-    chosen = {k: _convert(hints[k], v, f"{where}{k}", faults) for k, v in values.items() if k in known}
-    if len(faults) > before:
-        return None
-    try:
-        return cls(**chosen)
-    except ValueError as error:
-        faults.append(str(error))
-        return None
-
-
-def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
-    if is_dataclass(kind):
-        return _build(kind, value, f"{where}.", faults)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            faults.append(f"{where} is {value!r}, not a list")
-            return ()
-        return tuple(_convert(get_args(kind)[0], item, f"{where}[{i}]", faults) for i, item in enumerate(value))
-    if kind is str and isinstance(value, (str, int)) and not isinstance(value, bool):
-        return str(value)  # bus names are often numbers
-    if kind is float and isinstance(value, str):
-        # YAML 1.1 takes 5e-5 for a string.
-        with suppress(ValueError):
-            value = float(value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and is_number:
-        return float(value)
-    if kind is int and is_number and float(value).is_integer():
-        return int(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    faults.append(f"{where} is {value!r}, not of type {getattr(kind, '__name__', kind)}")
-    return value
+    return from_mapping(Scenario, values)
 
 
 def _check_numbers(scenario: Scenario) -> None:
@@ -262,15 +169,15 @@ def _check_numbers(scenario: Scenario) -> None:
     if len(set(buses)) < len(buses):
         faults.append(f"two microgrids share a bus: {buses}")
     for where, part in (("network", scenario.network), ("dso", scenario.dso), ("market", scenario.market)):
-        faults += _faulty_numbers(where, part)
+        faults += faulty_numbers(where, part)
     for i, g in enumerate(scenario.generators):
         where = f"generators[{i}] at bus {g.bus}"
-        faults += _faulty_numbers(where, g, may_be_negative=("p_min_kw", "b_per_kwh"))
+        faults += faulty_numbers(where, g, may_be_negative=("p_min_kw", "b_per_kwh"))
         if g.p_min_kw > g.p_max_kw:
             faults.append(f"{where}: p_min_kw is above p_max_kw")
     for i, m in enumerate(scenario.microgrids):
         where = f"microgrids[{i}] at bus {m.bus}"
-        faults += _faulty_numbers(where, m)
+        faults += faulty_numbers(where, m)
         if m.battery_min_kwh > m.battery_max_kwh:
             faults.append(f"{where}: battery_min_kwh is above battery_max_kwh")
         if not (0 < m.charge_efficiency <= 1 and 0 < m.discharge_efficiency <= 1):
@@ -306,17 +213,6 @@ def _check_numbers(scenario: Scenario) -> None:
     if scenario.market.correction_rounds < 1:
         faults.append("market.correction_rounds is below 1")
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
-
-
-def _faulty_numbers(where: str, part: Any, may_be_negative: Sequence[str] = ()) -> list[str]:
-    faults = []
-    for name, value in ((f.name, getattr(part, f.name)) for f in fields(part)):
-        if name.startswith("rating_floor") and value == np.inf:
-            continue
-        if not isinstance(value, (int, float)) or (np.isfinite(value) and (value >= 0 or name in may_be_negative)):
-            continue
-        faults.append(f"{where}: {name} is {value}, not a number" + ("" if name in may_be_negative else " >= 0"))
-    return faults
 
 
 def build_profiles(scenario: Scenario) -> ProfileSource:

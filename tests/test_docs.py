@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from peergrid.envs import p2p_trading_v0
+from peergrid.envs import p2p_trading_v0, transactive_v0
 from peergrid.envs.p2p_trading.infos import INFOS
 from peergrid.envs.scenario import scenario_names
+from peergrid.envs.transactive import infos, scenario
 from peergrid.grid import feeder_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "p2p_trading.md").read_text(encoding="utf-8")
+TRANSACTIVE = (ROOT / "docs" / "transactive.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -30,8 +32,27 @@ def test_the_page_lists_every_info():
     assert "\n".join(rows) in PAGE
 
 
+def test_the_transactive_page_lists_entries_and_infos_in_order():
+    env = transactive_v0.parallel_env(roles="both")
+    for agent in ("bus_713", "dso"):
+        entries = env.describe_observation(agent)
+        rows = [f"| {i} | {e.name} | {e.unit} | {e.low:g} | {e.high:g} |" for i, e in enumerate(entries)]
+        assert "\n".join(rows) in TRANSACTIVE
+        assert f"`({len(entries)},)`" in TRANSACTIVE
+    assert f"| State shape | `({len(env.describe_state())},)`" in TRANSACTIVE
+    for told in (infos.OWN_INFOS, infos.NETWORK_INFOS):
+        rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in told.items()]
+        assert "\n".join(rows) in TRANSACTIVE
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TRANSACTIVE, re.DOTALL))
+def test_the_transactive_page_s_examples_run(code, capsys):
+    exec(compile(code, "transactive.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
 def test_the_readme_names_every_scenario_and_feeder():
-    for name in (*scenario_names(), *feeder_names()):
+    for name in (*scenario_names(), *scenario.scenario_names(), *feeder_names()):
         assert f"`{name}`" in README
 
 
@@ -44,6 +65,7 @@ def test_the_readme_names_every_scenario_and_feeder():
         "docs/case_studies.md",
         "docs/benchmarks.md",
         "docs/surrogate.md",
+        "docs/transactive.md",
     ],
 )
 def test_links_lead_somewhere(page):

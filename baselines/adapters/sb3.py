@@ -17,11 +17,13 @@ from peergrid.envs.p2p_trading.vector import TradingVector
 from peergrid.grid.errors import PeergridError
 
 try:
+    from stable_baselines3 import PPO, SAC, TD3
     from stable_baselines3.common.vec_env import VecEnv
 except ModuleNotFoundError as error:
     advice = "peergrid.baselines.adapters.sb3 needs Stable-Baselines3: pip install 'peergrid[sb3]'"
     raise ModuleNotFoundError(advice, name=error.name) from error
 
+ALGORITHMS: dict[str, Any] = {"ppo": PPO, "sac": SAC, "td3": TD3}
 Indices = int | Iterable[int] | None
 
 

@@ -10,18 +10,17 @@ from gymnasium import spaces
 from jaxtyping import Float
 from pettingzoo import ParallelEnv
 
+from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode
+from peergrid.envs.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
-from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
 from peergrid.envs.profiles import ProfileSource
 from peergrid.envs.scenario import Scenario
 from peergrid.grid.dso import Dso
-from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
-
-RENDER_MODES = ("ansi", "rgb_array")
+from peergrid.grid.errors import PeergridError
 
 
 class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
@@ -41,7 +40,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     | 0 | battery power | charge at rating | discharge at rating |
     | 1 | offered quantity | buy the rating | sell the rating |
     | 2 | limit price of the offer | LMP - half-spread | LMP + half-spread |
-    | 3 | dispatch price: the nodal price expected | 0 (LMP at 0) | price cap |
+    | 3 | dispatch price: the nodal price expected | 0 (the one published last at 0; cubic) | price cap |
 
     Set-points and quantities beyond what is physically possible are clipped; `infos["clipped_kw"]` says by how much.
 
@@ -184,20 +183,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         Raises:
             InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
         """
-        faults = [f"no action for {a}" for a in self.agents if a not in actions]
-        faults += [f"unknown agent {a!r}" for a in actions if a not in self.agents]
-        given = [np.asarray(actions.get(a, np.zeros(N_ACTIONS))) for a in self.agents]
-        for agent, action in zip(self.agents, given, strict=True):
-            if action.shape != (N_ACTIONS,) or action.dtype.kind not in "iuf":
-                faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not 4 numbers")
-        if not faults:
-            stacked = np.array([given], dtype=np.float64)
-            if np.isfinite(stacked).all():
-                return stacked
-        for agent, action in zip(self.agents, given, strict=True):
-            if action.dtype.kind == "f" and not np.isfinite(action).all():
-                faults.append(f"action of {agent} is not finite: {action.tolist()}")
-        raise InvalidAction("; ".join(faults))
+        given = arrays_of(actions, dict.fromkeys(self.agents, N_ACTIONS))
+        return np.stack([list(given.values())])
 
     def _observations(self) -> dict[str, np.ndarray]:
         return dict(zip(self.agents, self.simulation.seen[0].copy(), strict=True))
@@ -205,19 +192,6 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     def _infos(self, measured: Float[np.ndarray, "info 1 agent"]) -> dict[str, dict[str, float]]:
         columns = measured[:, 0].T.tolist()
         return {a: dict(zip(INFOS, own, strict=True)) for a, own in zip(self.agents, columns, strict=True)}
-
-
-def box(entries: tuple[Entry, ...]) -> spaces.Box:
-    """The float32 `Box` of an observation with these entries."""
-    low = np.array([e.low for e in entries], dtype=np.float32)
-    high = np.array([e.high for e in entries], dtype=np.float32)
-    return spaces.Box(low, high, dtype=np.float32)
-
-
-def check_render_mode(render_mode: str | None) -> None:
-    """Raise UnknownName unless it is one of ours, or None."""
-    if render_mode is not None and render_mode not in RENDER_MODES:
-        raise UnknownName("render mode", render_mode, RENDER_MODES)
 
 
 def picture(simulation: Simulation, render_mode: str | None) -> str | np.ndarray | None:

@@ -8,8 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from peergrid.envs.p2p_trading.env import RENDER_MODES, P2PTrading
-from peergrid.envs.p2p_trading.observation import Entry
+from peergrid.envs.actions import RENDER_MODES
+from peergrid.envs.entries import Entry
+from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.players import Solo
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.envs.policy import Policy

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.limits import LIMIT_FIGURES, limit_figures
 from peergrid.envs.p2p_trading.types import Outcome, Params
-
-VOLTAGE_TOLERANCE_PU = 1e-5
-LOADING_TOLERANCE = 1e-4
 
 # name: (unit, meaning); figures of the whole network are the same for every microgrid.
 INFOS: dict[str, tuple[str, str]] = {
@@ -40,11 +38,7 @@ INFOS: dict[str, tuple[str, str]] = {
     "bill": ("currency", "paid for the interval: contract, network charge, deviation"),
     "gain": ("currency", "utility less generation, wear and bill"),
     "clipped_kw": ("kW", "by how much the action asked for the physically impossible"),
-    "voltage_min_pu": ("p.u.", "lowest voltage of any bus"),
-    "voltage_max_pu": ("p.u.", "highest voltage of any bus"),
-    "voltage_violations": ("buses", "buses beyond their voltage limits"),
-    "loading_max": ("1", "highest current as a share of the rating"),
-    "overloads": ("lines", "lines beyond their rating"),
+    **LIMIT_FIGURES,
     "shed_kwh": ("kWh", "load shed in the whole network"),
     "losses_kwh": ("kWh", "losses of the whole network"),
     "substation_kw": ("kW", "drawn from upstream"),
@@ -68,20 +62,14 @@ def nothing_yet(n_row: int, n_agent: int) -> Float[np.ndarray, "info batch agent
 def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch agent"]:
     """The infos of an interval, in the order and the units of INFOS."""
     response, feeder, hours = outcome.response, params.feeder, params.step_hours
-    voltage, parts = response.voltage_pu, response.price_parts
-    beyond = (voltage < feeder.v_min_pu - VOLTAGE_TOLERANCE_PU) | (voltage > feeder.v_max_pu + VOLTAGE_TOLERANCE_PU)
-    loading = response.current_a[:, 1:] / feeder.i_max_a[1:]
+    parts = response.price_parts
 
     def at_own(values: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
         return values.take(params.trade_bus, axis=-1)
 
     of_network = {
         "lmp_per_kwh": outcome.lmp_per_kwh,
-        "voltage_min_pu": voltage.min(axis=-1),
-        "voltage_max_pu": voltage.max(axis=-1),
-        "voltage_violations": beyond[:, 1:].sum(axis=-1),
-        "loading_max": loading.max(axis=-1),
-        "overloads": (loading > 1.0 + LOADING_TOLERANCE).sum(axis=-1),
+        **limit_figures(response, feeder),
         "shed_kwh": response.shed_kw.sum(axis=-1) * hours,
         "losses_kwh": response.losses_kw * hours,
         "substation_kw": response.substation_kw,

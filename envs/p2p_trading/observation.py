@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Float32
 
+from peergrid.envs.entries import PRICE_UNIT_PER_KWH, Entry
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
 from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
 
 OPTIONS = ("full import", "last proposal", "full export")
-# Prices are seen as multiples of this, so that they are of the order of 1.
-PRICE_UNIT_PER_KWH = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One entry of an observation: its name, its unit, and the range to which it is clipped."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
 
 
 def layout(params: Params) -> tuple[Entry, ...]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from peergrid.envs.entries import Entry
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
 from peergrid.envs.policy import BatchPolicy, Policy

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from gymnasium.utils.seeding import np_random
 from jaxtyping import Bool, Float, Float32
 
+from peergrid.envs.actions import check_actions
+from peergrid.envs.entries import Entry, bounds, clipped
+from peergrid.envs.episodes import Episodes
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
-from peergrid.envs.p2p_trading.observation import Entry, global_state, layout, observe, state_layout
+from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import advance
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Outcome, Params, State
-from peergrid.envs.profiles import Day, DayShape, ProfileSource, evaluation_days, training_days
+from peergrid.envs.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.rows import rows_of, unless_all, with_rows, written
 from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
 from peergrid.grid.dso import Dso
-from peergrid.grid.errors import InvalidAction, PeergridError
+from peergrid.grid.errors import PeergridError
 from peergrid.grid.parts import resolve
 
 HERE = "peergrid.envs.p2p_trading"
 MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
 DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
-T = TypeVar("T")
-EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
 PREDICTORS = {
     "none": f"{HERE}.predictors:no_prediction",
     "transformer": "peergrid.surrogate.predictor:transformer",
@@ -66,9 +66,14 @@ class Simulation:
         self.params = build_params(self.scenario, mechanism, dso)
         self.entries: tuple[Entry, ...] = layout(self.params)
         self.state_entries: tuple[Entry, ...] = state_layout(self.params)
-        self._bounds, self._state_bounds = _bounds(self.entries), _bounds(self.state_entries)
-        self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
-        self._drew = list(self.generators)  # whoever drew each row's day: evaluation days have their own
+        self._bounds, self._state_bounds = bounds(self.entries), bounds(self.state_entries)
+        shape = DayShape(
+            intervals=self.params.intervals + self.params.lookahead,
+            step_hours=self.params.step_hours,
+            bus=self.params.feeder.bus,
+            demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
+        )
+        self.episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed)
         self.state: State | None = None
         self.days: Days | None = None
         self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
@@ -103,41 +108,12 @@ class Simulation:
                 whenever it is asked for, whatever the seed. Other keys are not read.
             rows: Where an episode begins; elsewhere nothing changes.
         """
-        rows = _unless_all(rows)
+        rows = unless_all(rows)
         if rows is not None:
             self.running()  # the other rows go on with theirs
         places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
-        if seed is not None:
-            for i in places:
-                self.generators[i] = np_random(seed + i)[0]
-        first = (options or {}).get("evaluation_day")
-        shape = self._day_shape()
-        if first is None:
-            generators = [self.generators[i] for i in places]
-            days = training_days(self.profiles.n_days, span=-(-self.params.intervals // shape.intervals_per_day))
-            chosen = [days[int(rng.integers(len(days)))] for rng in generators]
-        else:
-            days = evaluation_days(self.profiles.n_days)
-            numbers = [_evaluation_number(first) + i for i in places]
-            if self.scenario.profiles_file and numbers[-1] >= len(days):
-                raise PeergridError(
-                    f"evaluation day {numbers[-1]} was asked for, and the profiles hold {len(days)}, which would repeat"
-                )
-            chosen = [days[number % len(days)] for number in numbers]
-            streams = [np.random.SeedSequence(self.scenario.seed, spawn_key=(EVALUATION, k)) for k in numbers]
-            generators = [np.random.default_rng(stream) for stream in streams]
-        drawn = [self.profiles.draw(shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
-        for i, rng in zip(places, generators, strict=True):
-            self._drew[i] = rng
+        drawn = self.episodes.draw(places, seed, options)
         return self.begin(build_days(self.scenario, self.params, drawn), rows)
-
-    def _day_shape(self) -> DayShape:
-        return DayShape(
-            intervals=self.params.intervals + self.params.lookahead,
-            step_hours=self.params.step_hours,
-            bus=self.params.feeder.bus,
-            demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
-        )
 
     def begin(
         self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None
@@ -172,10 +148,10 @@ class Simulation:
             PeergridError: No episode has begun, or it is over.
         """
         state, days = self.running()
-        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS))
-        actions, rows = np.asarray(actions, dtype=np.float64), _unless_all(rows)
+        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS), "row, microgrid, number")
+        actions, rows = np.asarray(actions, dtype=np.float64), unless_all(rows)
         if rows is not None:
-            state, days, actions = _rows_of(state, rows), _rows_of(days, rows), actions[rows]
+            state, days, actions = rows_of(state, rows), rows_of(days, rows), actions[rows]
         if (state.step >= self.params.intervals).any():
             raise PeergridError("the episode is over: call reset() before step()")
         after, outcome = advance(state, actions, days, self.params)
@@ -186,24 +162,24 @@ class Simulation:
 
     def _put(self, state: State, days: Days, rows: Bool[np.ndarray, " batch"] | None) -> None:
         """Let these be all rows, or the marked ones, and look at them."""
-        seen = _clipped(observe(state, days, self.predictor, self.params), self._bounds)
+        seen = clipped(observe(state, days, self.predictor, self.params), self._bounds)
         if rows is not None:
             old_state, old_days = self.running()
-            state, days = _with_rows(old_state, rows, state), _with_rows(old_days, rows, days)
-            seen = _written(self.seen, rows, seen)
+            state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
+            seen = written(self.seen, rows, seen)
         self.state, self.days, self.seen = state, days, seen
 
     def observe(self) -> Float32[np.ndarray, "batch agent entry"]:
         """What the agents see now; after a reset or a step it is `seen`, and need not be computed again."""
         state, days = self.running()
-        return _clipped(observe(state, days, self.predictor, self.params), self._bounds)
+        return clipped(observe(state, days, self.predictor, self.params), self._bounds)
 
     def global_state(
         self, observation: Float32[np.ndarray, "batch agent entry"]
     ) -> Float32[np.ndarray, "batch entry_of_state"]:
         """The global state that goes with an observation just made."""
         state, days = self.running()
-        return _clipped(global_state(observation, state, days, self.params), self._state_bounds)
+        return clipped(global_state(observation, state, days, self.params), self._state_bounds)
 
     def running(self) -> tuple[State, Days]:
         """State and days of the episode that runs.
@@ -219,17 +195,17 @@ class Simulation:
         """Row i as it is now, as a simulation of its own: to look at, as steps of either are not seen by the other."""
         state, days = self.running()
         this, alone = slice(i, i + 1), copy(self)
-        alone.num_envs, alone.generators, alone._drew = 1, self.generators[this], self._drew[this]
-        alone.state, alone.days, alone.seen = _rows_of(state, this), _rows_of(days, this), self.seen[this]
+        alone.num_envs, alone.episodes = 1, self.episodes.row(i)
+        alone.state, alone.days, alone.seen = rows_of(state, this), rows_of(days, this), self.seen[this]
         alone.played = self.played[this] & (alone.state.step > 0)  # an outcome before the reset is another day's
         place = int(self.played[:i].sum())
         has_outcome = self.outcome is not None and bool(alone.played.all())
-        alone.outcome = _rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
+        alone.outcome = rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
         return alone
 
     def spawn(self, rows: Bool[np.ndarray, " batch"]) -> list[np.random.Generator]:
         """A generator for each marked row, for what is random beside its day; seed or held-out day fix it likewise."""
-        return [self._drew[i].spawn(1)[0] for i in np.flatnonzero(rows)]
+        return self.episodes.spawn(np.flatnonzero(rows).tolist())
 
 
 def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: str | Dso | None = None) -> Params:
@@ -317,56 +293,3 @@ def energy_window(
         np.maximum(least, params.initial_kwh - from_now_on(charge_kwh)),
         np.minimum(most, params.initial_kwh + from_now_on(drain_kwh)),
     )
-
-
-def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, microgrid, number") -> None:
-    """Raise InvalidAction unless the actions are numbers of that shape, none of them NaN."""
-    actions = np.asarray(actions)
-    if actions.shape != shape:
-        raise InvalidAction(f"actions have shape {actions.shape}, not {shape} ({axes})")
-    if not np.issubdtype(actions.dtype, np.number):
-        raise InvalidAction(f"actions are of type {actions.dtype}, not numbers")
-    is_finite = np.isfinite(actions)
-    if not is_finite.all():
-        raise InvalidAction(f"actions are not finite at ({axes}) {np.argwhere(~is_finite)[:5].tolist()}")
-
-
-def _evaluation_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise PeergridError(f"options['evaluation_day'] is {value!r}, not a whole number from 0")
-    return int(value)
-
-
-def _bounds(entries: Sequence[Entry]) -> tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
-    return np.array([e.low for e in entries]), np.array([e.high for e in entries])
-
-
-def _clipped(
-    values: Float[np.ndarray, "... entry"], bounds: tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]
-) -> Float32[np.ndarray, "... entry"]:
-    return values.clip(*bounds).astype(np.float32)
-
-
-def _unless_all(rows: Bool[np.ndarray, " batch"] | None) -> Bool[np.ndarray, " batch"] | None:
-    return None if rows is None or rows.all() else rows
-
-
-def _rows_of(part: T, rows: Any) -> T:
-    """These rows of every array in a dataclass, those of its parts included."""
-    if isinstance(part, np.ndarray):
-        return part[rows]
-    if not is_dataclass(part) or isinstance(part, type):
-        return part
-    return replace(part, **{f.name: _rows_of(getattr(part, f.name), rows) for f in fields(part)})
-
-
-def _with_rows(part: T, rows: Bool[np.ndarray, " batch"], there: T) -> T:
-    """A dataclass of arrays with other values in the marked rows."""
-    names = [f.name for f in fields(part)]  # type: ignore[arg-type]
-    return replace(part, **{n: _written(getattr(part, n), rows, getattr(there, n)) for n in names})  # type: ignore[type-var]
-
-
-def _written(values: np.ndarray, rows: Bool[np.ndarray, " batch"], there: np.ndarray) -> np.ndarray:
-    values = values.copy()
-    values[rows] = there
-    return values

@@ -133,6 +133,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         idle_most_kw=idle_most_kw,
         least_kwh=least_kwh,
         most_kwh=most_kwh,
+        published_per_kwh=state.last_price_per_kwh.clip(0.0, params.market.price_cap_per_kwh),
         interval=interval,
     )
 
@@ -155,6 +156,9 @@ def decode(
 ) -> tuple[Decisions, Float[np.ndarray, "batch agent"]]:
     """What four numbers in [-1, 1] mean: battery power, offered quantity, limit price, dispatch price.
 
+    The dispatch price is away from the one published last by the cube of its number, so that steps are fine where
+    prices usually are and exploration does not dispatch at absurd ones.
+
     Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
     """
     battery, quantity, limit, dispatch = actions.clip(-1.0, 1.0).transpose(2, 0, 1)
@@ -162,12 +166,13 @@ def decode(
     battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
     wished_kw = quantity * params.microgrids.rating_kw
     quantity_kw = wished_kw.clip(now.idle_least_kw + battery_kw, now.idle_most_kw + battery_kw)
-    lmp, cap = now.lmp_per_kwh[:, None], params.market.price_cap_per_kwh
+    lmp, known = now.lmp_per_kwh[:, None], now.published_per_kwh
+    span = np.where(dispatch > 0, params.market.price_cap_per_kwh - known, known)
     decisions = Decisions(
         battery_kw=battery_kw,
         quantity_kw=quantity_kw,
         limit_price_per_kwh=lmp + limit * params.market.half_spread_per_kwh,
-        dispatch_price_per_kwh=lmp + np.where(dispatch > 0, cap - lmp, lmp) * dispatch,
+        dispatch_price_per_kwh=known + span * dispatch**3,
     )
     return decisions, np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
 
@@ -175,8 +180,8 @@ def decode(
 def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, "batch agent 4"]:
     """The actions that mean these decisions, clipped to [-1, 1]: the inverse of `decode`."""
     lmp = now.lmp_per_kwh[:, None]
-    above = decisions.dispatch_price_per_kwh - lmp
-    span = np.where(above > 0, params.market.price_cap_per_kwh - lmp, lmp)
+    above = decisions.dispatch_price_per_kwh - now.published_per_kwh
+    span = np.where(above > 0, params.market.price_cap_per_kwh - now.published_per_kwh, now.published_per_kwh)
     half_spread = params.market.half_spread_per_kwh
 
     def share(part: Float[np.ndarray, "batch agent"], whole: Float[np.ndarray, "..."] | float) -> np.ndarray:
@@ -186,7 +191,7 @@ def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, 
         share(decisions.battery_kw, params.microgrids.battery_rating_kw),
         share(decisions.quantity_kw, params.microgrids.rating_kw),
         share(decisions.limit_price_per_kwh - lmp, half_spread),
-        share(above, span),
+        np.cbrt(share(above, span)),
     ]
     return np.stack(numbers, axis=-1).clip(-1.0, 1.0)
 

@@ -77,7 +77,8 @@ class State:
 class Now:
     """What the current interval brings to each row of the batch.
 
-    `idle_least_kw` and `idle_most_kw` are the least and the most that can be exported with the battery idle.
+    `idle_least_kw` and `idle_most_kw` are the least and the most that can be exported with the battery idle;
+    `published_per_kwh` is each own nodal price in the interval before, between 0 and the price cap.
     """
 
     load_kw: Float[np.ndarray, "batch bus"]
@@ -89,6 +90,7 @@ class Now:
     idle_most_kw: Float[np.ndarray, "batch agent"]
     least_kwh: Float[np.ndarray, "batch agent"]
     most_kwh: Float[np.ndarray, "batch agent"]
+    published_per_kwh: Float[np.ndarray, "batch agent"]
     interval: Interval
 
 

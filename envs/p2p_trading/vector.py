@@ -10,12 +10,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float
 
-from peergrid.envs.p2p_trading.env import box, check_render_mode, picture
+from peergrid.envs.actions import check_actions, check_render_mode
+from peergrid.envs.entries import Entry, box
+from peergrid.envs.p2p_trading.env import picture
 from peergrid.envs.p2p_trading.gymnasium import METADATA
 from peergrid.envs.p2p_trading.infos import measure, nothing_yet
-from peergrid.envs.p2p_trading.observation import Entry
 from peergrid.envs.p2p_trading.players import Central, Player, Shared, Solo
-from peergrid.envs.p2p_trading.simulation import Simulation, check_actions
+from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import Policy
 from peergrid.grid.errors import PeergridError
 

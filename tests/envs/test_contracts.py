@@ -28,7 +28,8 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.envs import p2p_trading_v0
+from peergrid.envs import p2p_trading_v0, transactive_v0
+from peergrid.envs.transactive.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 
@@ -39,6 +40,8 @@ def registered(registry):
 PARALLEL = registered(pettingzoo.parallel_registry)
 AEC = registered(pettingzoo.aec_registry)
 SINGLE = registered(gymnasium.registry)
+TRANSACTIVE = ("peergrid/transactive-v0", "peergrid/DsoPricing-v0")
+SHORT_DAY = load_scenario("ieee37", intervals=6)
 STEPPED = [("parallel", name) for name in PARALLEL] + [("gymnasium", name) for name in SINGLE]
 
 every_parallel = pytest.mark.parametrize("name", PARALLEL)
@@ -88,10 +91,16 @@ def same(one, other):
     return data_equivalence(one, other, exact=True)
 
 
+def make_whole(kind, name):
+    """The environment with episodes of whole days: of six hours where an hour takes many steps."""
+    short = {"scenario": SHORT_DAY} if name in TRANSACTIVE else {}
+    return make(kind, name, **short)
+
+
 @lru_cache
 def whole_episode(kind, name):
     """What comes back from a whole day; not to be changed."""
-    return play(make(kind, name))
+    return play(make_whole(kind, name))
 
 
 def digests():
@@ -115,8 +124,8 @@ def arrays(results):
 
 
 def test_the_registries_hold_our_environments():
-    assert PARALLEL == AEC and "peergrid/p2p_trading-v0" in PARALLEL
-    assert {"peergrid/CentralTrading-v0", "peergrid/SoloTrading-v0"} <= set(SINGLE)
+    assert PARALLEL == AEC == ["peergrid/p2p_trading-v0", "peergrid/transactive-v0"]
+    assert {"peergrid/CentralTrading-v0", "peergrid/DsoPricing-v0", "peergrid/SoloTrading-v0"} <= set(SINGLE)
 
 
 # The checkers of others
@@ -150,8 +159,9 @@ def test_max_cycles_is_the_number_of_steps(name):
     max_cycles_test(SimpleNamespace(parallel_env=partial(make, "parallel", name), env=partial(make, "aec", name)))
 
 
-def test_max_cycles_is_the_number_of_steps_in_the_module_that_people_import():
-    max_cycles_test(p2p_trading_v0)
+@pytest.mark.parametrize("module", [p2p_trading_v0, transactive_v0])
+def test_max_cycles_is_the_number_of_steps_in_the_module_that_people_import(module):
+    max_cycles_test(module)
 
 
 @every_parallel
@@ -192,7 +202,7 @@ def test_stable_baselines_accepts_it(name):
 
 @every_stepped
 def test_two_instances_play_the_same_whole_episode(kind, name):
-    one = play(make(kind, name))
+    one = play(make_whole(kind, name))
     assert len(one) > 20
     assert same(one, whole_episode(kind, name))
 
@@ -310,7 +320,9 @@ def test_an_episode_ends_with_its_day_for_everybody_at_once(name):
 
 @every_stepped
 def test_the_last_step_pays_and_shows_like_any_other(kind, name):
-    *_, before, last = play(make(kind, name, max_cycles=3))
+    # Agents of transactive_v0 are paid when an hour closes, as the last of a whole day does.
+    is_paid_late = name == "peergrid/transactive-v0"
+    *_, before, last = whole_episode(kind, name) if is_paid_late else play(make(kind, name, max_cycles=3))
     assert not same(before[0], last[0]) and not same(before[1], last[1])
     assert all(np.isfinite(a).all() for a in arrays(last))
 

@@ -154,7 +154,7 @@ def test_a_dso_that_has_no_answer_is_a_status_in_the_infos():
     strict = replace(own.feeder, v_min_pu=np.full(own.feeder.n_bus, 1.04))
     env = P2PTrading(dso=OpfDso(strict, own.trade_bus.tolist(), generators=own.generators), max_cycles=2)
     env.reset(seed=0)
-    _, rewards, _, _, infos = env.step({a: np.array([0, -1.0, 0, -0.5]) for a in env.agents})
+    _, rewards, _, _, infos = env.step({a: np.array([0, -1.0, 0, -0.8]) for a in env.agents})
     for i in infos.values():
         assert i["dso_status"] == DsoStatus.INFEASIBLE
         assert i["accepted_kw"] == 0.0 != i["proposed_kw"] and i["is_curtailed"] == 1.0

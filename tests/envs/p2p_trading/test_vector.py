@@ -29,7 +29,9 @@ from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 REGISTERED = sorted(
-    name for name, spec in gymnasium.registry.items() if name.startswith("peergrid/") and spec.vector_entry_point
+    name
+    for name, spec in gymnasium.registry.items()
+    if name.startswith("peergrid/") and name.endswith("Trading-v0") and spec.vector_entry_point
 )
 SOLO = "peergrid/SoloTrading-v0"
 CENTRAL = "peergrid/CentralTrading-v0"

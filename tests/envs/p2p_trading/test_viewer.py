@@ -3,19 +3,12 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome
-from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_rgb, layout_tree
+from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_rgb
 from peergrid.envs.scenario import build_dso, load_scenario, scenario_names
-from peergrid.grid.catalogue import feeder_names, load_feeder
 from peergrid.grid.dso import DsoStatus, UncheckedDso
-
-TREES = st.lists(st.integers(0, 10**6), max_size=60).map(
-    lambda picks: [-1] + [p % (j + 1) for j, p in enumerate(picks)]
-)
 
 
 def evening_of_large_imports(**kwargs) -> tuple[Simulation, Outcome]:
@@ -29,68 +22,6 @@ def evening_of_large_imports(**kwargs) -> tuple[Simulation, Outcome]:
     for _ in range(20):
         _, outcome = simulation.step(actions)
     return simulation, outcome
-
-
-def segments(parent: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
-    """Vertical strokes as (x, from, to, bus) and horizontal ones as (y, from, to, bus), as lines are drawn."""
-    vertical = [(x[p], *sorted((y[p], y[j])), j) for j, p in enumerate(parent) if j and y[p] != y[j]]
-    horizontal = [(y[j], x[p], x[j], j) for j, p in enumerate(parent) if j]
-    return vertical, horizontal
-
-
-@given(TREES)
-@settings(max_examples=200, deadline=None)
-def test_no_two_buses_share_a_place_and_children_stand_right_of_their_parent(parents):
-    parent = np.array(parents)
-    x, y = layout_tree(parent)
-    assert len(set(zip(x, y, strict=True))) == len(parent)
-    assert (x[1:] == x[parent[1:]] + 1).all()
-    assert (x[0], y[0]) == (0, 0)
-
-
-@given(TREES)
-@settings(max_examples=200, deadline=None)
-def test_no_two_lines_cross(parents):
-    parent = np.array(parents)
-    vertical, horizontal = segments(parent, *layout_tree(parent))
-    for at, low, high, j in vertical:
-        for lane, start, end, k in horizontal:
-            # A lane may begin or end on the stroke of its own siblings; nothing passes through.
-            assert not (low < lane < high and start < at < end), (j, k)
-            assert not (low < lane < high and end == at), (j, k)
-
-
-def test_the_longest_path_is_straight():
-    parent = np.array([-1, 0, 1, 2, 1, 4, 5, 6])
-    x, y = layout_tree(parent)
-    assert y[[0, 1, 4, 5, 6, 7]].tolist() == [0] * 6
-    assert x.tolist() == [0, 1, 2, 3, 2, 3, 4, 5]
-    assert abs(y[2]) == 1 and y[3] == y[2]
-
-
-def test_laterals_of_one_lane_alternate_between_above_and_below():
-    # A trunk of five buses, with a lateral of one bus at each of the first four.
-    x, y = layout_tree(np.array([-1, 0, 1, 2, 3, 0, 1, 2, 3]))
-    assert x[5:].tolist() == [1, 2, 3, 4]
-    assert sorted(y[5:]) == [-1, -1, 1, 1]
-
-
-@pytest.mark.parametrize("name", feeder_names())
-def test_every_shipped_feeder_has_a_compact_layout(name):
-    parent = load_feeder(name).parent
-    x, y = layout_tree(parent)
-    again = layout_tree(parent.copy())
-    np.testing.assert_array_equal((x, y), again)
-    lanes = len(np.unique(y))
-    leaves = len(parent) - len(np.unique(parent[1:]))
-    assert lanes <= leaves
-
-
-def test_a_layout_handed_out_can_be_changed_without_harm():
-    parent = np.array([-1, 0, 1, 0])
-    x, _ = layout_tree(parent)
-    x += 7
-    assert layout_tree(parent)[0].tolist() == [0, 1, 2, 1]
 
 
 def test_the_table_marks_the_curtailed_and_nobody_else():

@@ -1,0 +1,193 @@
+"""What a folder of jobs found, as one tidy table, with figures.
+
+    python -m peergrid.baselines.collect outputs/train
+
+Writes `runs.parquet` (a row for each job, done, failed or unfinished), `days.parquet` (a row for each job and held-out
+day), `curves.parquet` (a row for each job and point of its learning curve), `manifest.csv`, `scores.json` (in the form
+that marl-eval reads) and the learning curves; prints a table of scores and what failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from peergrid.baselines.entry import console_for_tables, write_json
+from peergrid.baselines.jobs import DONE, FAILED, RESULT, RUN
+from peergrid.baselines.learning import CURVE, read_curve
+from peergrid.baselines.statistics import estimate_score
+from peergrid.grid.errors import PeergridError
+
+# What tells one group of runs from another; seeds are its runs.
+OF_GROUP = ("scenario", "variant", "policy", "player", "predictor")
+TOLD_ELSEWHERE = {
+    "scenario",
+    "algo",
+    "policy",
+    "player",
+    "predictor",
+    "seed",
+    "experiment",
+    "launcher",
+    "steps",
+    "days",
+}
+TOLD_ELSEWHERE |= {"output", "cache", "redo", "threads", "check_every"}
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
+
+
+def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Jobs, their held-out days and their learning curves, each a tidy table.
+
+    Raises:
+        PeergridError: There is no job in the folder.
+    """
+    runs, days, curves = [], [], []
+    for path in sorted(folder.glob(f"**/{RUN}")):
+        about, place = json.loads(path.read_text(encoding="utf-8")), path.parent
+        settings = about["settings"]
+        run = {
+            "job": place.name,
+            "scenario": settings["scenario"]["name"],
+            "variant": _variant(about["overrides"]),
+            "policy": settings.get("policy") or settings["algo"]["name"],
+            "player": settings.get("player", "fixed"),
+            "predictor": settings["predictor"],
+            "seed": settings["seed"],
+            "overrides": " ".join(about["overrides"]),
+            "version": about["version"],
+            "host": about["host"],
+            "started": about["started"],
+            "status": "done" if (place / DONE).is_file() else "failed" if (place / FAILED).is_file() else "unfinished",
+            "error": _last_line(place / FAILED),
+        }
+        if run["status"] == "done":
+            result = json.loads((place / RESULT).read_text(encoding="utf-8"))
+            run |= {"wall_s": json.loads((place / DONE).read_text(encoding="utf-8"))["seconds"]}
+            run |= {name: value for name, value in result.items() if isinstance(value, (int, float))}
+            each = zip(result["days"], result["no_trade"], result["optimum"], strict=True)
+            for day, (welfare, least, most) in enumerate(each):
+                days.append({**run, "day": day, "welfare": welfare, "no_trade": least, "optimum": most})
+        if (place / CURVE).is_file():
+            curves += [{**run, **vars(point)} for point in read_curve(place / CURVE)]
+        runs.append(run)
+    if not runs:
+        raise PeergridError(f"there is no job in {str(folder)!r}: no {RUN} in any folder of it")
+    return pd.DataFrame(runs), pd.DataFrame(days), pd.DataFrame(curves)
+
+
+def scores(days: pd.DataFrame) -> pd.DataFrame:
+    """The interquartile mean score of each group of runs with its interval."""
+    found = []
+    for group, part in days.groupby(list(OF_GROUP), sort=True, dropna=False):
+        welfare = part.pivot(index="seed", columns="day", values="welfare").dropna(axis=1)
+        reference = part.drop_duplicates("day").set_index("day").loc[welfare.columns]
+        least, most = reference["no_trade"].to_numpy(float), reference["optimum"].to_numpy(float)
+        estimate = estimate_score(welfare.to_numpy(float) - least, most - least)
+        found.append(dict(zip(OF_GROUP, group, strict=True)) | {"runs": len(welfare)} | vars(estimate))
+    return pd.DataFrame(found)
+
+
+def marl_eval(days: pd.DataFrame) -> dict[str, Any]:
+    """The results in marl-eval's form: environment, task, algorithm, run, absolute metrics."""
+    told: dict[str, Any] = {"peergrid": {}}
+    for (scenario, policy, predictor, seed), part in days.groupby(["scenario", "policy", "predictor", "seed"]):
+        algorithms = told["peergrid"].setdefault(str(scenario), {})
+        run = {"absolute_metrics": {"welfare": part.sort_values("day")["welfare"].astype(float).tolist()}}
+        algorithms.setdefault(f"{policy} ({predictor})", {})[f"seed_{seed}"] = run
+    return told
+
+
+def table(found: pd.DataFrame) -> Table:
+    """The scores as a table."""
+    grid = Table(title="Scores: interquartile mean [95 %]; no trade is 0, the optimum 100", title_justify="left")
+    for name in (*OF_GROUP, "runs"):
+        grid.add_column(name, justify="right" if name == "runs" else "left")
+    grid.add_column("score", justify="right")
+    for row in found.to_dict("records"):
+        shown = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        grid.add_row(*(str(row[name]) for name in (*OF_GROUP, "runs")), shown)
+    return grid
+
+
+def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
+    """Learning curves: the mean over seeds, and the range of the seeds."""
+    scenarios = sorted(curves["scenario"].unique())
+    figure = Figure(figsize=(6.0 * len(scenarios), 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
+        own = curves[curves["scenario"] == scenario]
+        groups = own.groupby(["variant", "policy", "player", "predictor"], sort=True, dropna=False)
+        for colour, (group, part) in zip(COLOURS, groups, strict=False):
+            by_step = part.groupby("steps")["score"]
+            steps, mean = np.array(list(by_step.groups)), by_step.mean().to_numpy()
+            label = ", ".join(str(name) for name in group if name)
+            axis.plot(steps, mean, color=colour, label=f"{label} ({part['seed'].nunique()})")
+            axis.fill_between(steps, by_step.min(), by_step.max(), color=colour, alpha=0.15, lw=0)
+        axis.axhline(0.0, color="black", lw=0.8)
+        axis.set_title(scenario)
+        axis.set_xlabel("environment steps")
+        axis.set_ylabel("score on held-out days (no trade 0, optimum 100)")
+        axis.set_ylim(bottom=max(-100.0, axis.get_ylim()[0]))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(linewidth=0.4, alpha=0.5)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _variant(overrides: list[str]) -> str:
+    """The overrides that no column of its own tells, and that change what is found."""
+    return " ".join(text for text in overrides if text.lstrip("+").split("=")[0] not in TOLD_ELSEWHERE)
+
+
+def _last_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip().splitlines()[-1] if path.is_file() else ""
+
+
+def _manifest(runs: pd.DataFrame) -> pd.DataFrame:
+    columns = ["job", "overrides", "seed", "status", "version", "host", "started", "wall_s", "error"]
+    return runs.reindex(columns=columns)
+
+
+def main() -> int:
+    """Collect a folder, write its tables and figures, print the scores."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    runs, days, curves = collect(folder)
+    console, written = console_for_tables(), [folder / "runs.parquet", folder / "manifest.csv"]
+    runs.to_parquet(written[0], index=False)
+    _manifest(runs).to_csv(written[1], index=False)
+    if len(days):
+        found = scores(days)
+        console.print(table(found))
+        days.to_parquet(folder / "days.parquet", index=False)
+        write_json(folder / "scores.json", marl_eval(days))
+        found.to_csv(folder / "scores.csv", index=False)
+        written += [folder / name for name in ("days.parquet", "scores.json", "scores.csv")]
+    if len(curves):
+        curves.to_parquet(folder / "curves.parquet", index=False)
+        written += [folder / "curves.parquet", draw_curves(curves, folder / "curves.png")]
+    counts: Mapping[Any, int] = runs["status"].value_counts().to_dict()
+    console.print(f"{len(runs)} jobs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    for run in runs[runs["status"] == "failed"].to_dict("records"):
+        console.print(f"failed: {run['job']}: {run['error']} (its folder has the traceback)", highlight=False)
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""One job of a sweep: a folder of its own, found again by what the job is, with what it was and how it ended.
+
+`run.json` says what was run, by which version, when and on what; `DONE` or `FAILED` (with the traceback) how it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+import peergrid
+from peergrid.baselines.entry import write_json
+
+RUN, RESULT, DONE, FAILED = "run.json", "result.json", "DONE", "FAILED"
+# What changes nothing of what a job finds.
+NOT_OF_THE_JOB = ("output", "cache", "redo", "threads")
+
+
+def run_job(
+    name: str, settings: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], say: Callable[[str], None]
+) -> Path:
+    """Do a job in its folder unless it is done there, and write how it ended; returns the folder.
+
+    Args:
+        name: What the folder's name begins with.
+        settings: All of the job's settings.
+        work: Does the job in the folder, going on with what an interrupted run left there, and returns its result.
+        say: Tells a person how it goes.
+    """
+    own = {key: value for key, value in settings.items() if key not in NOT_OF_THE_JOB}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
+    folder = Path(settings["output"]) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{digest}"
+    if (folder / DONE).is_file() and not settings["redo"]:
+        say(f"{folder} is done")
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for mark in (DONE, FAILED):
+        (folder / mark).unlink(missing_ok=True)
+    about = {
+        "name": name,
+        "settings": dict(settings),
+        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        "version": peergrid.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    write_json(folder / RUN, about)
+    torch.set_num_threads(int(settings["threads"]))
+    start = time.perf_counter()
+    try:
+        result = work(folder)
+    except BaseException:
+        (folder / FAILED).write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    write_json(folder / RESULT, dict(result))
+    write_json(folder / DONE, {"seconds": time.perf_counter() - start, "ended": time.strftime("%Y-%m-%d %H:%M:%S")})
+    say(f"{folder} is done, in {time.perf_counter() - start:.0f} s")
+    return folder

@@ -1,0 +1,70 @@
+"""What scores are measured between: welfare without trade and at the optimum, kept once they are computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+import peergrid
+from peergrid.baselines.entry import run_all, write_json
+from peergrid.baselines.play import play_day
+from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.score import Scored, evaluate, optimal_welfare, score
+from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.policy import Policy
+from peergrid.envs.scenario import Scenario
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class References:
+    """Welfare of each held-out day, in currency: the zero and the hundred of the score."""
+
+    no_trade: Float[np.ndarray, " day"]
+    optimum: Float[np.ndarray, " day"]
+
+    def as_lists(self) -> dict[str, list[float]]:
+        """Both, as JSON has them."""
+        return {"no_trade": self.no_trade.tolist(), "optimum": self.optimum.tolist()}
+
+    def score(self, welfare: Float[np.ndarray, " day"]) -> float:
+        """The score of a policy from its welfare on the first days."""
+        n = len(welfare)
+        return score(welfare.tolist(), self.no_trade[:n].tolist(), self.optimum[:n].tolist())
+
+
+def references(scenario: Scenario, days: int, cache: Path, workers: int = 1) -> References:
+    """Those of the first held-out days of a scenario; read from the cache where it has them."""
+    path = cache / f"{scenario.name}-{digest(scenario)}-{days}.json"
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return References(no_trade=np.array(known["no_trade"]), optimum=np.array(known["optimum"]))
+    each = range(days)
+    found = References(
+        no_trade=np.array(run_all(partial(_no_trade, scenario), each, workers, "no trade")),
+        optimum=np.array(run_all(partial(optimal_welfare, scenario), each, workers, "optimum")),
+    )
+    write_json(path, {"scenario": asdict(scenario), "no_trade": found.no_trade, "optimum": found.optimum})
+    return found
+
+
+def score_policy(scenario: Scenario, predictor: str, policy: Policy, known: References, name: str) -> Scored:
+    """A policy's score and side metrics over the held-out days of the references; `name` is what it is called."""
+    env = P2PTrading(scenario, predictor=predictor)
+    played = [play_day(env, policy, day) for day in range(len(known.no_trade))]
+    return evaluate(scenario, name, played, known.no_trade.tolist(), known.optimum.tolist())
+
+
+def digest(scenario: Scenario) -> str:
+    """Twelve hexadecimal digits that stand for a scenario and the version that plays it."""
+    content = json.dumps([peergrid.__version__, asdict(scenario)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _no_trade(scenario: Scenario, day: int) -> float:
+    return play_day(P2PTrading(scenario), NoTrade(), day).welfare

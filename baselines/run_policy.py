@@ -1,0 +1,72 @@
+"""Score a fixed policy on held-out days: the yardsticks of learned ones, and sweeps over scenarios and mechanisms.
+
+python -m peergrid.baselines.run_policy policy=truthful scenario=ieee33 predictor=oracle
+python -m peergrid.baselines.run_policy -m policy=no_trade,truthful scenario=ieee33,ieee69 launcher=joblib
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from peergrid.baselines.entry import console_for_tables, settings_from
+from peergrid.baselines.jobs import run_job
+from peergrid.baselines.references import references, score_policy
+from peergrid.baselines.score import table
+from peergrid.envs.p2p_trading.players import POLICIES
+from peergrid.envs.policy import Policy
+from peergrid.envs.scenario import scenario_from_dict
+from peergrid.grid.parts import resolve
+
+
+@dataclass
+class RunPolicySettings:
+    """What `conf/run_policy.yaml` sets."""
+
+    scenario: dict[str, Any] = field(default_factory=dict)
+    predictor: str = "none"
+    policy: str = "truthful"
+    days: int = 20
+    seed: int = 0
+    threads: int = 1
+    output: str = "outputs/policies"
+    cache: str = "outputs/references"
+    redo: bool = False
+
+
+def policy_of(name: str, seed: int = 0) -> Policy:
+    """The policy of that name, or "module:attribute"; one that draws gets the seed."""
+    chosen: Any = resolve(name, "policy", POLICIES)
+    if not isinstance(chosen, type):
+        return chosen
+    draws = "seed" in inspect.signature(chosen).parameters
+    arguments: dict[str, Any] = {"seed": seed} if draws else {}
+    made: Policy = chosen(**arguments)
+    return made
+
+
+@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="run_policy")
+def main(cfg: DictConfig) -> None:
+    """Play the policy, print its score, write the result to the job's folder."""
+    settings = settings_from(cfg, RunPolicySettings)
+    scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
+    policy = policy_of(settings.policy, settings.seed)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        known = references(scenario, settings.days, Path(settings.cache))
+        scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
+        console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
+        return asdict(scored) | known.as_lists()
+
+    name = "-".join((scenario.name, settings.policy, settings.predictor, f"seed{settings.seed}"))
+    run_job(name, asdict(settings), work, console.print)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Train a policy with Stable-Baselines3 and score it on held-out days.
+
+    python -m peergrid.baselines.train algo=ppo scenario=ieee33
+    python -m peergrid.baselines.train -m scenario=ieee33,ieee69 algo=ppo,sac 'seed=range(5)' launcher=joblib
+    python -m peergrid.baselines.collect outputs/train
+
+A job that was interrupted goes on from its last checkpoint when it is called again; what is done is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from peergrid.baselines.entry import console_for_tables, settings_from
+from peergrid.baselines.jobs import run_job
+from peergrid.baselines.learned import WEIGHTS, load_policy
+from peergrid.baselines.learning import AlgoSettings, CurvePoint, learn
+from peergrid.baselines.references import references, score_policy
+from peergrid.envs.scenario import scenario_from_dict
+
+
+@dataclass
+class TrainSettings:
+    """What `conf/train.yaml` sets."""
+
+    scenario: dict[str, Any] = field(default_factory=dict)
+    predictor: str = "none"
+    algo: AlgoSettings = field(default_factory=AlgoSettings)
+    player: str = "shared"
+    steps: int = 100_000
+    check_every: int = 20_000
+    days: int = 20
+    seed: int = 0
+    threads: int = 1
+    output: str = "outputs/train"
+    cache: str = "outputs/references"
+    redo: bool = False
+
+
+def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
+    """Train in a folder, and return the final policy's scores with the time that training took."""
+    scenario = scenario_from_dict(settings.scenario)
+    known = references(scenario, settings.days, Path(settings.cache))
+    with tqdm(total=settings.steps, desc="environment steps", disable=None, leave=False) as bar:
+
+        def report(point: CurvePoint) -> None:
+            bar.update(point.steps - bar.n)
+            bar.set_postfix(score=f"{point.score:.1f}")
+
+        curve = learn(
+            scenario,
+            known,
+            settings.algo,
+            predictor=settings.predictor,
+            player=settings.player,
+            steps=settings.steps,
+            check_every=settings.check_every,
+            seed=settings.seed,
+            folder=folder,
+            report=report,
+        )
+    scored = score_policy(scenario, settings.predictor, load_policy(folder / WEIGHTS), known, settings.algo.name)
+    last = curve[-1]
+    spent = {"steps": last.steps, "seconds": last.seconds, "environment_seconds": last.environment_seconds}
+    return asdict(scored) | known.as_lists() | spent
+
+
+@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Train, score, and write weights, curve and result to the job's folder."""
+    settings = settings_from(cfg, TrainSettings)
+    scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
+    name = "-".join((scenario.name, settings.algo.name, settings.player, settings.predictor, f"seed{settings.seed}"))
+    run_job(name, asdict(settings), lambda folder: train(settings, folder), console.print)
+
+
+if __name__ == "__main__":
+    main()

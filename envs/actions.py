@@ -1,0 +1,54 @@
+"""Actions that come from outside: of the right shape, numbers, and finite, or an error that names every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from peergrid.grid.errors import InvalidAction, UnknownName
+
+RENDER_MODES = ("ansi", "rgb_array")
+
+
+def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, agent, number") -> None:
+    """Raise InvalidAction unless the actions are numbers of that shape, none of them NaN."""
+    actions = np.asarray(actions)
+    if actions.shape != shape:
+        raise InvalidAction(f"actions have shape {actions.shape}, not {shape} ({axes})")
+    if not np.issubdtype(actions.dtype, np.number):
+        raise InvalidAction(f"actions are of type {actions.dtype}, not numbers")
+    is_finite = np.isfinite(actions)
+    if not is_finite.all():
+        raise InvalidAction(f"actions are not finite at ({axes}) {np.argwhere(~is_finite)[:5].tolist()}")
+
+
+def arrays_of(actions: Mapping[str, Any], n_numbers: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The actions of all agents as float arrays.
+
+    Args:
+        n_numbers: Who must act, and how many numbers each action has.
+
+    Raises:
+        InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
+    """
+    faults = [f"no action for {a}" for a in n_numbers if a not in actions]
+    faults += [f"unknown agent {a!r}" for a in actions if a not in n_numbers]
+    given = {a: np.asarray(actions.get(a, np.zeros(n))) for a, n in n_numbers.items()}
+    for agent, action in given.items():
+        n = n_numbers[agent]
+        if action.shape != (n,) or action.dtype.kind not in "iuf":
+            what = f"{n} number{'s' if n > 1 else ''}"
+            faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not {what}")
+        elif not np.isfinite(action).all():
+            faults.append(f"action of {agent} is not finite: {action.tolist()}")
+    if faults:
+        raise InvalidAction("; ".join(faults))
+    return {agent: action.astype(np.float64) for agent, action in given.items()}
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Raise UnknownName unless it is one of ours, or None."""
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise UnknownName("render mode", render_mode, RENDER_MODES)

@@ -1,0 +1,1 @@
+"""Environment transactive: agents answer price signals, the DSO moves them until the day-ahead schedule is met."""

@@ -1,0 +1,334 @@
+"""The batched core: reset and step over `transition`. Every environment is a view of it, PettingZoo's of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from peergrid.envs.actions import check_actions
+from peergrid.envs.entries import bounds, clipped
+from peergrid.envs.episodes import Episodes
+from peergrid.envs.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.rows import rows_of, unless_all, with_rows
+from peergrid.envs.transactive import observation
+from peergrid.envs.transactive.day_ahead import agree
+from peergrid.envs.transactive.plans import AgentPlan
+from peergrid.envs.transactive.resources import SetPoints, shift_window, storage_window
+from peergrid.envs.transactive.scenario import (
+    TransactiveScenario,
+    build_dso,
+    build_profiles,
+    build_resources,
+    check_scenario,
+    load_scenario,
+)
+from peergrid.envs.transactive.transition import (
+    advance,
+    current,
+    decode,
+    is_over,
+    opened,
+    root_of_action,
+    with_root,
+)
+from peergrid.envs.transactive.types import N_ACTIONS, DayAhead, Days, Forecast, Loop, Now, Outcome, Params, State
+from peergrid.grid.dso import Dso
+from peergrid.grid.errors import InvalidProfiles, PeergridError, raise_faults
+from peergrid.grid.parts import resolve
+
+HERE = "peergrid.envs.transactive"
+RULES = {name: f"{HERE}.signal:{name}" for name in ("halving", "fixed", "proportional", "none")}
+SUN_ALONE = ""  # a microgrid of this class has no demand: agents' loads are those of their buses
+
+
+class Transactive:
+    """A batch of days on one scenario, stepped together; row i of a seeded reset draws with seed + i."""
+
+    def __init__(
+        self,
+        scenario: str | TransactiveScenario = "ieee37",
+        *,
+        num_envs: int = 1,
+        dso: str | Dso | None = None,
+        profiles: str | ProfileSource | None = None,
+        max_cycles: int | None = None,
+    ) -> None:
+        """
+        Args:
+            dso: Who answers: "interior_point", "conic" or "admm" solve the optimal power flow, an object, or
+                "module:attribute" of a function from the scenario to one; the scenario's own if None.
+            profiles: Where days come from, an object or "module:attribute"; the scenario's own if None.
+            max_cycles: TE iterations of an episode at most; until the day ends if None.
+        """
+        self.scenario = load_scenario(scenario)
+        if isinstance(dso, str) and ":" not in dso:
+            self.scenario, dso = replace(self.scenario, dso=replace(self.scenario.dso, solver=dso)), None
+        check_scenario(self.scenario)
+        if max_cycles is not None and max_cycles < 1:
+            raise PeergridError(f"max_cycles is {max_cycles}, not at least 1")
+        self.num_envs, self.max_cycles = num_envs, max_cycles
+        self.params = build_params(self.scenario, dso)
+        self.plan = AgentPlan(
+            self.params.resources, self.params.initial_kwh, self.params.intervals, self.params.step_hours
+        )
+        source: ProfileSource = resolve(profiles or build_profiles(self.scenario), "profile source", {})
+        shape = DayShape(
+            intervals=self.params.intervals,
+            step_hours=self.params.step_hours,
+            bus=self.params.feeder.bus,
+            demand_class=(SUN_ALONE,) * self.n_agent,
+        )
+        self.episodes = Episodes(source, shape, self.params.intervals, num_envs, self.scenario.seed)
+        self.entries = observation.layout(self.params)
+        self.dso_entries = observation.dso_layout(self.params)
+        self.state_entries = observation.state_layout(self.params)
+        self._bounds = tuple(bounds(e) for e in (self.entries, self.dso_entries, self.state_entries))
+        self.state: State | None = None
+        self.days: Days | None = None
+        self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
+        self.seen_by_dso = np.zeros((num_envs, len(self.dso_entries)), dtype=np.float32)
+        self.outcome: Outcome | None = None  # of the rows that played in the last step, which are
+        self.played = np.zeros(num_envs, dtype=bool)
+
+    @property
+    def n_agent(self) -> int:
+        return len(self.params.agent_bus)
+
+    @property
+    def agents(self) -> list[str]:
+        """What the agents are called: by their buses."""
+        return [f"bus_{self.params.feeder.bus[b]}" for b in self.params.agent_bus]
+
+    @property
+    def is_over(self) -> Bool[np.ndarray, " batch"]:
+        """The rows whose episode is over."""
+        return is_over(self.running()[0], self.params, self.max_cycles)
+
+    def reset(
+        self,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        rows: Bool[np.ndarray, " batch"] | None = None,
+    ) -> Float32[np.ndarray, "batch agent entry"]:
+        """Begin a day in every row, or in the marked ones, and return what the agents of all rows see.
+
+        Args:
+            seed: Row i draws with seed + i; None goes on with the generators as they are.
+            options: `{"evaluation_day": k}` plays held-out day k in row 0, k + 1 in row 1 and so on.
+            rows: Where an episode begins; elsewhere nothing changes.
+        """
+        rows = unless_all(rows)
+        if rows is not None:
+            self.running()  # the other rows go on with theirs
+        places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
+        return self.begin(self.episodes.draw(places, seed, options), rows)
+
+    def begin(
+        self, drawn: Sequence[Day], rows: Bool[np.ndarray, " batch"] | None = None
+    ) -> Float32[np.ndarray, "batch agent entry"]:
+        """Begin episodes on days given rather than drawn, one for each (marked) row; return what the agents see."""
+        days = build_days(drawn, self.params, self.plan)
+        n_row, none = len(drawn), np.zeros((len(drawn), self.n_agent))
+        root, signal = opened(np.zeros(n_row, dtype=int), days, self.params)
+        state = State(
+            interval=np.zeros(n_row, dtype=int),
+            iteration=np.zeros(n_row, dtype=int),
+            steps=np.zeros(n_row, dtype=int),
+            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
+            shifted_kwh=none,
+            root_per_kwh=root,
+            signal_per_kwh=signal,
+            last_root_per_kwh=np.full(n_row, np.nan),
+            step_share=np.full(n_row, self.params.loop.step_share),
+            gap_kw=np.zeros(n_row),
+            last_flexible_kw=days.day_ahead.exchange_kw[:, 0] + days.forecast.load_kw[:, 0, self.params.agent_bus],
+            last_gap_kw=np.zeros(n_row),
+            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
+        )
+        self._put(state, days, rows)
+        if rows is None:
+            self.outcome = None
+        return self.seen
+
+    def step(
+        self,
+        actions: Float[np.ndarray, "batch agent 3"],
+        rows: Bool[np.ndarray, " batch"] | None = None,
+        dso_actions: Float[np.ndarray, " batch"] | None = None,
+    ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
+        """One TE iteration in every row, or in the marked ones.
+
+        Args:
+            dso_actions: Where the DSO moves the root signal that is answered next; by its rule if None.
+
+        Returns:
+            What the agents of all rows see next, and what happened in the rows that played.
+
+        Raises:
+            InvalidAction: Wrong shape, or NaN.
+            PeergridError: No episode has begun, or it is over.
+        """
+        state, _ = self.running()
+        check_actions(actions, (len(state.steps), self.n_agent, N_ACTIONS))
+        chosen = decode(np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0), self.params)
+        return self.answer(chosen, rows, dso_actions)
+
+    def answer(
+        self,
+        chosen: SetPoints,
+        rows: Bool[np.ndarray, " batch"] | None = None,
+        dso_actions: Float[np.ndarray, " batch"] | None = None,
+    ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
+        """`step` with set-points in kW, of all rows, instead of actions."""
+        (state, days), rows = self.running(), unless_all(rows)
+        if rows is not None:
+            state, days, chosen = rows_of(state, rows), rows_of(days, rows), rows_of(chosen, rows)
+        if is_over(state, self.params, self.max_cycles).any():
+            raise PeergridError("the episode is over: call reset() before step()")
+        root = None
+        if dso_actions is not None:
+            root = root_of_action(dso_actions if rows is None else dso_actions[rows], state, days, self.params)
+        after, outcome = advance(state, chosen, days, self.params, root)
+        self._put(after, days, rows)
+        self.outcome = outcome
+        self.played = np.ones(len(state.steps), dtype=bool) if rows is None else rows
+        return self.seen, outcome
+
+    def announce(
+        self, dso_actions: Float[np.ndarray, " batch"], rows: Bool[np.ndarray, " batch"] | None = None
+    ) -> None:
+        """Move the root signal of all rows, or of the marked ones, to where actions in [-1, 1] put it."""
+        state, days = self.running()
+        root = root_of_action(np.clip(dso_actions, -1.0, 1.0), state, days, self.params)
+        if rows is not None:
+            root = np.where(rows, root, state.root_per_kwh)
+        self._put(with_root(state, root), days, None)
+
+    def now(self) -> Now:
+        """What the open hours of all rows bring, and what each resource may do."""
+        return current(*self.running(), self.params)
+
+    def _put(self, state: State, days: Days, rows: Bool[np.ndarray, " batch"] | None) -> None:
+        """Let these be all rows, or the marked ones, and look at them."""
+        if rows is not None:
+            old_state, old_days = self.running()
+            state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
+        self.state, self.days = state, days
+        self.seen = clipped(observation.observe(state, days, self.params), self._bounds[0])
+        self.seen_by_dso = clipped(observation.observe_dso(state, days, self.params), self._bounds[1])
+
+    def global_state(self) -> Float32[np.ndarray, "batch entry_of_state"]:
+        """The global state of every row, for centralised critics."""
+        state, _ = self.running()
+        return clipped(observation.global_state(self.seen, self.seen_by_dso, state), self._bounds[2])
+
+    def running(self) -> tuple[State, Days]:
+        """State and days of the episode that runs.
+
+        Raises:
+            PeergridError: None has begun.
+        """
+        if self.state is None or self.days is None:
+            raise PeergridError("no episode has begun: call reset() first")
+        return self.state, self.days
+
+    def row(self, i: int) -> Transactive:
+        """Row i as it is now, as a simulation of its own: to look at, as steps of either are not seen by the other."""
+        state, days = self.running()
+        this, alone = slice(i, i + 1), copy(self)
+        alone.num_envs, alone.episodes = 1, self.episodes.row(i)
+        alone.state, alone.days = rows_of(state, this), rows_of(days, this)
+        alone.seen, alone.seen_by_dso = self.seen[this], self.seen_by_dso[this]
+        alone.played = self.played[this] & (alone.state.steps > 0)  # an outcome before the reset is another day's
+        place = int(self.played[:i].sum())
+        has_outcome = self.outcome is not None and bool(alone.played.all())
+        alone.outcome = rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
+        return alone
+
+    def spawn(self, rows: Bool[np.ndarray, " batch"]) -> list[np.random.Generator]:
+        """A generator for each marked row, for what is random beside its day; seed or held-out day fix it likewise."""
+        return self.episodes.spawn(np.flatnonzero(rows).tolist())
+
+
+def build_params(scenario: TransactiveScenario, dso: str | Dso | None = None) -> Params:
+    """What stays fixed in the scenario's episodes."""
+    own, loop = build_dso(scenario), scenario.loop
+    resources = build_resources(scenario)
+    return Params(
+        feeder=own.feeder,
+        agent_bus=own.trade_bus,
+        resources=resources,
+        dso=resolve(dso, "DSO", {})(scenario) if isinstance(dso, str) else dso or own,
+        loop=Loop(
+            rule=resolve(loop.rule, "rule", RULES),
+            step_share=loop.step_share,
+            bound_share=loop.bound_share,
+            threshold_share=loop.threshold_share,
+            max_iterations=loop.max_iterations,
+        ),
+        imbalance_spread=scenario.imbalance_spread,
+        voll_per_kwh=scenario.dso.voll_per_kwh,
+        intervals=scenario.intervals,
+        step_hours=scenario.step_hours,
+        lookahead=scenario.lookahead,
+        initial_kwh=scenario.initial_charge * resources.storage_max_kwh,
+    )
+
+
+def build_days(drawn: Sequence[Day], params: Params, plan: AgentPlan) -> Days:
+    """Days drawn in shares of nominal and peak, as power and money, each with what is agreed on the day before it.
+
+    Raises:
+        InvalidProfiles: An LMP is not positive: signals are shares of it.
+    """
+    feeder, r = params.feeder, params.resources
+
+    def each(name: str) -> np.ndarray:
+        return np.stack([getattr(day, name) for day in drawn])
+
+    names = ("lmp_per_kwh", "lmp_day_ahead_per_kwh")
+    faults = [f"{name} is {each(name).min():g}, and must be positive" for name in names if each(name).min() <= 0]
+    raise_faults(InvalidProfiles, "days of a transactive scenario", faults)
+    expected_pu = each("load_forecast_pu")
+    forecast = Forecast(
+        load_kw=expected_pu * feeder.load_kw,
+        load_kvar=expected_pu * feeder.load_kvar,
+        pv_kw=each("pv_forecast_pu") * r.pv_peak_kw,
+        lmp_per_kwh=each("lmp_day_ahead_per_kwh"),
+    )
+    shift_most = r.shiftable_share * forecast.load_kw[..., params.agent_bus]
+    agreed = [agree(rows_of(forecast, i), shift_most[i], plan, params) for i in range(len(drawn))]
+    least, most = storage_window(r, params.initial_kwh, params.intervals, params.step_hours)
+    return Days(
+        load_kw=each("load_pu") * feeder.load_kw,
+        load_kvar=each("load_pu") * feeder.load_kvar,
+        pv_kw=each("pv_pu") * r.pv_peak_kw,
+        lmp_per_kwh=each("lmp_per_kwh"),
+        forecast=forecast,
+        day_ahead=_stacked(agreed),
+        shift_most_kw=shift_most,
+        shifted_most_kwh=shift_window(shift_most, params.step_hours),
+        stored_least_kwh=np.tile(least, (len(drawn), 1, 1)),
+        stored_most_kwh=np.tile(most, (len(drawn), 1, 1)),
+    )
+
+
+def _stacked(agreed: Sequence[DayAhead]) -> DayAhead:
+    def each(name: str) -> np.ndarray:
+        return np.stack([getattr(day, name) for day in agreed])
+
+    def of_resource(name: str) -> np.ndarray:
+        return np.stack([getattr(day.set_points, name) for day in agreed])
+
+    return DayAhead(
+        import_kw=each("import_kw"),
+        signal_per_kwh=each("signal_per_kwh"),
+        exchange_kw=each("exchange_kw"),
+        set_points=SetPoints(**{name: of_resource(name) for name in ("shift_kw", "generator_kw", "storage_kw")}),
+        cost=each("cost"),
+    )
