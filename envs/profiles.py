@@ -437,7 +437,7 @@ class TableProfiles:
 
     @property
     def max_load_pu(self) -> float:
-        return max(float(values.max()) for name, values in self._table.column.items() if name.startswith("load_pu"))
+        return max(float(values.max()) for name, values in self._table.column.items() if name.startswith("load_"))
 
     @property
     def max_lmp_per_kwh(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from peergrid.envs.transactive.plans import AgentPlan, Outlook
-from peergrid.envs.transactive.resources import operating_cost
+from peergrid.envs.transactive.resources import carried, operating_cost
 from peergrid.envs.transactive.types import DayAhead, Forecast, Params
 from peergrid.grid.dso import DsoQuery
 from peergrid.grid.prices import te_price_per_kwh
@@ -45,11 +45,12 @@ def agree(
         before, signal = signal, te_price_per_kwh(feeder, response.flow_kw, response.voltage_pu, forecast.lmp_per_kwh)
         if np.abs(signal / before - 1.0).max() < SAME_SIGNAL:
             break
+    done, _ = carried(chosen, forecast.pv_kw, response.accepted_kw)
     upstream = (forecast.lmp_per_kwh * response.substation_kw).sum()
     return DayAhead(
         import_kw=response.substation_kw,
         signal_per_kwh=signal,
         exchange_kw=response.accepted_kw - forecast.load_kw[:, agents],
-        set_points=chosen,
-        cost=np.asarray(params.step_hours * (upstream + operating_cost(params.resources, chosen).sum())),
+        set_points=done,
+        cost=np.asarray(params.step_hours * (upstream + operating_cost(params.resources, done).sum())),
     )

@@ -39,10 +39,9 @@ SETTINGS = c.Settings(
 )
 # A rating beyond this many times the current of the nominal load never binds.
 LARGEST_RATING_PU = 100.0
-# Lossless voltages and flows are looked at first when residuals are this many times their tolerance: where they pass a
-# limit by much, the limit on the true voltage need not be solved for. How far they may pass it, then and at the end.
-ROUGH, ROUGH_SLACK = 1e4, 1e-3
-LOSSLESS_SLACK = 1e-6
+# Lossless voltages and flows are looked at when residuals are so many times their tolerance, and may pass a limit by so
+# much then. Where they pass it by more, the limit on the true voltage need not be solved for any closer.
+LOOKS = ((1e4, 1e-3), (1e3, 1e-5), (1e2, 1e-6), (1.0, 1e-6))
 BYTES_PER_NUMBER = 8
 # A check of residuals sends three numbers up each line and one, the next rho or the end, down.
 CHECK_NUMBERS, CHECK_MESSAGES = 4, 2
@@ -170,9 +169,9 @@ class AdmmOpf:
             iterate(np.arange(n_row), False, self.settings)
         else:
             half = self.settings._replace(most_iterations=self.settings.most_iterations // 2)
-            for settings, slack in ((_rough(half), ROUGH_SLACK), (half, LOSSLESS_SLACK)):
+            for times, slack in LOOKS:
                 rows = np.flatnonzero(~is_lossless)
-                iterate(rows, False, settings)
+                iterate(rows, False, _rough(half, times))
                 for row in rows:
                     is_lossless[row] = c.lossless_flows(self.network, data, state, row, slack)
                 messages[rows] += lines * SWEEP_MESSAGES
@@ -273,11 +272,11 @@ class AdmmOpf:
         )
 
 
-def _rough(settings: c.Settings) -> c.Settings:
+def _rough(settings: c.Settings, times: float) -> c.Settings:
     return settings._replace(
-        power_tolerance=ROUGH * settings.power_tolerance,
-        voltage_tolerance=ROUGH * settings.voltage_tolerance,
-        dual_tolerance=ROUGH * settings.dual_tolerance,
+        power_tolerance=times * settings.power_tolerance,
+        voltage_tolerance=times * settings.voltage_tolerance,
+        dual_tolerance=times * settings.dual_tolerance,
     )
 
 

@@ -129,8 +129,8 @@ class Settings(NamedTuple):
     """Iterations from one check of residuals to the next: their maxima go up the tree, and what follows comes down."""
     balance_every: int
     balance_pause: int
-    """Rho is looked at every so many iterations, and later once in this part of all that were: ADMM converges for a rho
-    that stays."""
+    """Rho is looked at every so many iterations, and later once in this part of all that were since the limits or the
+    tolerance changed: ADMM converges for a rho that stays."""
     balance_band: float
     """Rho is doubled or halved where the primal residual is this many times the dual one, or the reverse."""
 
@@ -491,7 +491,8 @@ def solve_rows(
         factors = Factors(inverses(network, one.injection, n_equation), np.zeros(N_FIELDS), np.zeros(ALL_EQUATIONS))
         post_copies(network, own, mail)
         power, voltage, dual = np.inf, np.inf, np.inf
-        balance_at = found.iterations[row] + settings.balance_every
+        first = found.iterations[row]
+        balance_at = first + settings.balance_every
         while found.iterations[row] < settings.most_iterations:
             for j in range(n):
                 propose(j, network, one, own, mail)
@@ -515,7 +516,7 @@ def solve_rows(
                 if (is_near and dual <= settings.dual_tolerance) or not np.isfinite(power + voltage + dual):
                     break
             if found.iterations[row] >= balance_at:
-                balance_at += max(settings.balance_every, found.iterations[row] // settings.balance_pause)
+                balance_at += max(settings.balance_every, (found.iterations[row] - first) // settings.balance_pause)
                 _balance(own, power, dual, settings.balance_band)
                 post_copies(network, own, mail)
         found.residual[row, 0], found.residual[row, 1], found.residual[row, 2] = power, voltage, dual

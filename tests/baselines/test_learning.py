@@ -154,8 +154,6 @@ def every_choice():
 
 @pytest.mark.parametrize("choice", every_choice())
 def test_every_choice_composes(choice):
-    if choice.startswith("launcher=") and choice.split("=")[1] not in ("local",):
-        pytest.importorskip("hydra_plugins", reason="launchers are plugins of the extra `sweep`")
     with initialize_config_module("peergrid.conf", version_base="1.3"):
         settings = settings_from(compose("train", [choice]), TrainSettings)
         scenario_from_dict(settings.scenario)

@@ -110,8 +110,18 @@ def test_the_same_seed_gives_the_same_day_and_another_seed_another():
     profiles = SyntheticProfiles()
     assert_same(profiles.draw(SHAPE, 100, rng(3)), profiles.draw(SHAPE, 100, rng(3)))
     other = profiles.draw(SHAPE, 100, rng(4))
+    day = profiles.draw(SHAPE, 100, rng(3))
     for name in SERIES:
-        assert not np.array_equal(getattr(profiles.draw(SHAPE, 100, rng(3)), name), getattr(other, name)), name
+        # What is expected of the load is the same for all: its shape.
+        differs = not np.array_equal(getattr(day, name), getattr(other, name))
+        assert differs == (name != "load_forecast_pu"), name
+
+
+def test_the_load_that_is_forecast_is_what_comes_on_average():
+    profiles = SyntheticProfiles()
+    drawn = [profiles.draw(SHAPE, 100, rng(seed)) for seed in range(400)]
+    mean = np.mean([day.load_pu for day in drawn], axis=0)
+    np.testing.assert_allclose(mean, drawn[0].load_forecast_pu, rtol=0.012)
 
 
 @pytest.mark.parametrize("intervals", [1, 8, 24, 32, 60])

@@ -251,7 +251,7 @@ def test_a_disturbance_goes_one_line_per_exchange(half):
         assert changed <= near
 
 
-@pytest.mark.parametrize(("upper_voltage", "sweeps"), [("plain", 0), ("lossless", 2)])
+@pytest.mark.parametrize(("upper_voltage", "sweeps"), [("plain", 0), ("lossless", 4)])
 def test_messages_and_bytes_are_counted(upper_voltage, sweeps):
     # Flows and a voltage's copy up, copies of flows, a voltage and a signal down; lossless limits are far away.
     _, problem, solver = posed("ieee33", upper_voltage)

@@ -123,7 +123,7 @@ def test_spaces_are_the_same_objects_at_every_call_and_describe_what_is_seen(rol
     assert env.state_space.shape == (len(described),) and len({e.name for e in described}) == len(described)
 
 
-def random_day(seed, num_envs=6):
+def random_day(seed, num_envs=4):
     """What was seen over whole days of random actions, before it was clipped: by agents, by the DSO, as state."""
     simulation, rng = Transactive("ieee37", num_envs=num_envs), np.random.default_rng(seed)
     simulation.params = replace(simulation.params, loop=replace(simulation.params.loop, max_iterations=3))

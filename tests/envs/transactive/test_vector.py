@@ -20,7 +20,7 @@ from peergrid.envs.transactive.vector import DsoPricingVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 NAME = "peergrid/DsoPricing-v0"
-SHORT = load_scenario("ieee37", intervals=3, loop=LoopSpec(max_iterations=6))
+SHORT = load_scenario("ieee37", intervals=2, loop=LoopSpec(max_iterations=5))
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
 every_mode = pytest.mark.parametrize("mode", AutoresetMode)
@@ -126,9 +126,9 @@ def test_it_answers_as_gymnasium_s_own_vector_of_single_environments(mode):
 
 def test_the_same_seed_plays_the_same_whole_episodes():
     vector = make_vec()
-    whole = play(vector, steps=20)
+    whole = play(vector, steps=12)
     assert sum(int(r[3].sum()) for r in whole[1:]) > 1  # more than one episode ended meanwhile
-    assert same(play(vector, steps=20), whole) and same(play(make_vec(), steps=20), whole)
+    assert same(play(vector, steps=12), whole) and same(play(make_vec(), steps=12), whole)
     assert not same(play(vector, seed=1, steps=1)[0], whole[0])
     unseeded = [vector.reset()[0] for _ in range(3)]
     assert not np.array_equal(unseeded[0], unseeded[1]) and not np.array_equal(unseeded[1], unseeded[2])
