@@ -24,6 +24,7 @@ from peergrid.grid.opf.problem import UpperVoltage
 
 # Money is counted in this many units of currency inside the solver, which brings the objective near 1.
 MONEY_UNIT = 100.0
+SLACK = 1e-6
 REDUCED = ("reduced_tol_gap_abs", "reduced_tol_gap_rel", "reduced_tol_feas")
 
 
@@ -112,32 +113,50 @@ class _Devices:
 
 
 class DayPlan:
-    """The cooperative plan: all microgrids as one and trading with the grid at the LMP +- half-spread; no network."""
+    """The microgrids' plan of a day, without the network: trading with the grid at the LMP +- half-spread.
 
-    def __init__(self, params: Params) -> None:
+    Together they are one; apart each trades with the grid alone.
+    """
+
+    def __init__(self, params: Params, together: bool = True) -> None:
         self.params = params
         self.devices = _Devices(params, unit_kw=float(params.microgrids.rating_kw.mean()))
         n = params.intervals
         self.buy_price, self.sell_price = cp.Parameter(n), cp.Parameter(n)
-        bought, sold = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
-        money = params.step_hours * (self.sell_price @ sold - self.buy_price @ bought)
-        constraints = [*self.devices.constraints, cp.sum(self.devices.export, axis=1) == sold - bought]
+        shape = (n, 1 if together else len(params.trade_bus))
+        bought, sold = cp.Variable(shape, nonneg=True), cp.Variable(shape, nonneg=True)
+        money = params.step_hours * cp.sum(self.sell_price @ sold - self.buy_price @ bought)
+        own = cp.sum(self.devices.export, axis=1, keepdims=True) if together else self.devices.export
+        constraints = [*self.devices.constraints, own == sold - bought]
         self.program = cp.Problem(cp.Maximize((self.devices.value + money) / MONEY_UNIT), constraints)
 
     @staticmethod
-    def of(scenario: Scenario) -> DayPlan:
+    def of(scenario: Scenario, together: bool = True) -> DayPlan:
         """A plan to solve for days of the scenario; it keeps what it compiles, and serves one thread at a time."""
-        return DayPlan(build_params(scenario))
+        return DayPlan(build_params(scenario), together)
 
-    def solve(self, simulation: Simulation) -> Schedule:
+    def solve(self, simulation: Simulation, stored_kwh: Float[np.ndarray, "boundary agent"] | None = None) -> Schedule:
         """The plan for the day that the simulation (of one row) has begun.
 
         The sun is forecast and prices are the day-ahead ones; the microgrids' own demand is known.
+
+        Args:
+            stored_kwh: Energies at the boundaries so far, to plan anew from the last of them on: with the sun and the
+                price of the interval that begins there, and of those that are over, as they are.
         """
         _, days = simulation.running()
         n, spread, u = self.params.intervals, self.params.market.half_spread_per_kwh, self.devices.unit_kw
-        lmp = days.lmp_day_ahead_per_kwh[0, :n]
-        self.devices.set(simulation, days.pv_forecast_kw[0, :n])
+        lmp, pv_kw = days.lmp_day_ahead_per_kwh[0, :n].copy(), days.pv_forecast_kw[0, :n].copy()
+        if stored_kwh is not None:
+            known = len(stored_kwh)
+            lmp[:known], pv_kw[:known] = days.lmp_per_kwh[0, :known], days.pv_kw[0, :known]
+        self.devices.set(simulation, pv_kw)
+        if stored_kwh is not None:
+            # What was stored is kept to within rounding, so that the way there stays feasible.
+            for window, slack in ((self.devices.least_energy, -SLACK), (self.devices.most_energy, SLACK)):
+                values = window.value.copy()
+                values[:known] = stored_kwh / u + slack
+                window.value = values
         self.buy_price.value, self.sell_price.value = (lmp + spread) * u, (lmp - spread) * u
         return self.devices.schedule(_solve(self.program, "cooperative day plan"))
 

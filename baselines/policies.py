@@ -166,6 +166,93 @@ class Planned(MarketPolicy):
         )
 
 
+class Receding(MarketPolicy):
+    """Model-predictive control: the rest of the day planned anew in every interval, of which the first is done.
+
+    A plan starts from what is stored, with the sun and the price of the interval and the forecasts for later ones. The
+    network is not looked at. Together, microgrids plan and offer as one, as in `Planned`. Apart, each plans its own
+    battery against the grid, and exports what pays at the nodal price published last.
+    """
+
+    def __init__(self, together: bool = True) -> None:
+        self.together = together
+        self._program: DayPlan | None = None
+        self._of: Scenario | None = None
+        self._stored: dict[int, list[np.ndarray]] = {}
+
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        if self._program is None or self._of != simulation.scenario:
+            self._program, self._of = DayPlan.of(simulation.scenario, self.together), simulation.scenario
+        self._stored |= {i: [] for i in np.flatnonzero(rows).tolist()}
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        assert self._program is not None, "begin_rows() comes first"
+        state, _ = simulation.running()
+        battery_kw = np.zeros_like(state.stored_kwh)
+        for i, t in enumerate(state.step.tolist()):
+            if t < simulation.params.intervals:
+                del self._stored[i][t:]  # if this interval was asked about before
+                self._stored[i].append(state.stored_kwh[i])
+                plan = self._program.solve(simulation.row(i), np.stack(self._stored[i]))
+                battery_kw[i] = plan.battery_kw[t]
+        battery_kw = _within_limits(battery_kw, now)
+        lmp = np.broadcast_to(now.lmp_per_kwh[:, None], battery_kw.shape)
+        if self.together:
+            export_kw, price = community_export(simulation, now, battery_kw), lmp
+        else:
+            price = now.published_per_kwh
+            interval = replace(now.interval, battery_kw=battery_kw)
+            export_kw = export_at(simulation.params.microgrids, interval, price, "left")
+        return Decisions(
+            battery_kw=battery_kw, quantity_kw=export_kw, limit_price_per_kwh=lmp, dispatch_price_per_kwh=price
+        )
+
+
+class Selfish(MarketPolicy):
+    """Model-predictive control by each microgrid for itself: `Receding`, apart."""
+
+    def __init__(self) -> None:
+        self.planned = Receding(together=False)
+
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        self.planned.begin_rows(simulation, rows)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        return self.planned.decide(simulation, now, seen)
+
+
+class ZeroIntelligence(MarketPolicy):
+    """Random offers that never lose: a random limit price, and a random part of what pays at it. Batteries idle.
+
+    Source: the constrained zero-intelligence traders of Gode and Sunder, Journal of Political Economy 101(1), 1993.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._drawn = np.zeros((0, 0, 0, 2))  # [row, interval, agent, price and share]
+
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        shape = (simulation.params.intervals, simulation.n_agent, 2)
+        if self._drawn.shape != (len(rows), *shape):
+            self._drawn = np.zeros((len(rows), *shape))
+        for i, rng in zip(np.flatnonzero(rows), simulation.spawn(rows), strict=True):
+            own = np.random.default_rng([self._seed, int(rng.integers(2**63))])
+            self._drawn[i] = own.uniform(0.0, 1.0, shape)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        step = np.minimum(simulation.running()[0].step, simulation.params.intervals - 1)
+        where, share = np.moveaxis(self._drawn[np.arange(len(step)), step], -1, 0)
+        spread = simulation.params.market.half_spread_per_kwh
+        limit = now.lmp_per_kwh[:, None] + spread * (2.0 * where - 1.0)
+        pays_kw = export_at(simulation.params.microgrids, now.interval, np.maximum(limit, 0.0), "left")
+        return Decisions(
+            battery_kw=np.zeros_like(limit),
+            quantity_kw=share * pays_kw,
+            limit_price_per_kwh=limit,
+            dispatch_price_per_kwh=now.published_per_kwh,
+        )
+
+
 class Refined(MarketPolicy):
     """The day plan, with every proposal refined against a local prediction of the DSO before it is submitted once."""
 

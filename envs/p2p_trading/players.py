@@ -26,6 +26,11 @@ POLICIES = {
     "random": "peergrid.baselines.policies:RandomPolicy",
     "no_trade": "peergrid.baselines.policies:NoTrade",
     "truthful": "peergrid.baselines.policies:Truthful",
+    "planned": "peergrid.baselines.policies:Planned",
+    "receding": "peergrid.baselines.policies:Receding",
+    "selfish": "peergrid.baselines.policies:Selfish",
+    "zero_intelligence": "peergrid.baselines.policies:ZeroIntelligence",
+    "optimal": "peergrid.baselines.policies:Optimal",
 }
 
 

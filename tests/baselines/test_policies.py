@@ -9,15 +9,27 @@ import pytest
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.play import play_day
-from peergrid.baselines.policies import NoTrade, Optimal, Planned, RandomPolicy, Refined, Truthful, community_export
+from peergrid.baselines.policies import (
+    NoTrade,
+    Optimal,
+    Planned,
+    RandomPolicy,
+    Receding,
+    Refined,
+    Selfish,
+    Truthful,
+    ZeroIntelligence,
+    community_export,
+)
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.microgrid import marginal_value
 from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import load_scenario
 
-POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal)
+POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -153,3 +165,57 @@ def test_the_random_policy_leaves_the_environment_s_own_sampling_alone():
     np.testing.assert_array_equal(env.action_space("microgrid_0").sample(), undisturbed[0])
     policy.begin(env)
     assert not np.array_equal(policy.act(observations)["microgrid_0"], first["microgrid_0"])
+
+
+def test_planning_anew_without_surprises_changes_nothing():
+    # With the sun as forecast and real-time prices as day-ahead ones, the rest of a plan stays the best.
+    calm = replace(load_scenario("ieee33").profiles, solar_uncertainty=0.0, lmp_deviation_std=0.0)
+    env = p2p_trading_v0.parallel_env(scenario=load_scenario("ieee33", profiles=calm))
+    simulation = env.simulation
+    stored = {}
+    for policy in (Planned(), Receding()):
+        simulation.reset(seed=2)
+        policy.begin_rows(simulation, np.ones(1, dtype=bool))
+        while not simulation.is_over.all():
+            simulation.step(policy.act_rows(simulation, simulation.seen))
+        stored[type(policy)] = simulation.running()[0].stored_kwh
+        worth = simulation.outcome.welfare
+    np.testing.assert_allclose(stored[Receding], stored[Planned], atol=0.05)
+    assert np.isfinite(worth).all()
+
+
+def test_surprises_are_planned_for_anew():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33")
+    simulation, chosen = env.simulation, {}
+    for policy in (Planned(), Receding()):
+        simulation.reset(seed=2)
+        policy.begin_rows(simulation, np.ones(1, dtype=bool))
+        chosen[type(policy)] = []
+        while not simulation.is_over.all():
+            _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
+            chosen[type(policy)].append(outcome.decisions.battery_kw)
+    assert np.abs(np.array(chosen[Planned]) - np.array(chosen[Receding])).max() > 1.0
+
+
+def test_planning_ahead_for_oneself_beats_looking_at_the_hour():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33")
+    worth = {policy: sum(play_day(env, policy(), day).welfare for day in range(2)) for policy in (Selfish, Truthful)}
+    assert worth[Selfish] > worth[Truthful]
+
+
+def test_zero_intelligence_never_offers_at_a_loss_and_repeats_itself():
+    simulation = Simulation("ieee33", num_envs=3)
+    offers = []
+    for _ in range(2):
+        policy = ZeroIntelligence(seed=5)
+        simulation.reset(seed=1)
+        policy.begin_rows(simulation, np.ones(3, dtype=bool))
+        now = current_interval(*simulation.running(), simulation.params)
+        offers.append(policy.decide(simulation, now, simulation.seen))
+    np.testing.assert_array_equal(offers[0].quantity_kw, offers[1].quantity_kw)
+    grids, sold = simulation.params.microgrids, offers[0].quantity_kw
+    value = marginal_value(grids, now.interval, sold)
+    price = offers[0].limit_price_per_kwh
+    assert (np.where(sold > 1e-6, price - value, 0.0) >= -1e-9).all()
+    assert (np.where(sold < -1e-6, value - price, 0.0) >= -1e-9).all()
+    assert np.unique(sold).size > 3
