@@ -1,7 +1,10 @@
-"""Score a fixed policy on held-out days: the yardsticks of learned ones, and sweeps over scenarios and mechanisms.
+"""Score a policy on held-out days: a fixed one, the yardstick of learned ones, or a learned one, anywhere.
 
-python -m peergrid.baselines.run_policy policy=truthful scenario=ieee33 predictor=oracle
-python -m peergrid.baselines.run_policy -m policy=no_trade,truthful scenario=ieee33,ieee69 launcher=joblib
+    python -m peergrid.baselines.run_policy policy=truthful scenario=ieee33 predictor=oracle
+    python -m peergrid.baselines.run_policy policy=outputs/train/<job>/policy.safetensors scenario=ieee33_communities
+    python -m peergrid.baselines.run_policy -m policy=no_trade,truthful scenario=ieee33,ieee69 launcher=joblib
+
+What is done is skipped; `python -m peergrid.baselines.collect` makes a table of it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from omegaconf import DictConfig
 
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
+from peergrid.baselines.learned import load_policy
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.score import table
 from peergrid.envs.p2p_trading.players import POLICIES
@@ -41,7 +45,9 @@ class RunPolicySettings:
 
 
 def policy_of(name: str, seed: int = 0) -> Policy:
-    """The policy of that name, or "module:attribute"; one that draws gets the seed."""
+    """The policy of that name, of a file that training wrote, or "module:attribute"; one that draws gets the seed."""
+    if name.endswith(".safetensors"):
+        return load_policy(name)
     chosen: Any = resolve(name, "policy", POLICIES)
     if not isinstance(chosen, type):
         return chosen

@@ -66,6 +66,7 @@ def test_the_readme_names_every_scenario_and_feeder():
         "docs/benchmarks.md",
         "docs/surrogate.md",
         "docs/transactive.md",
+        "docs/training.md",
     ],
 )
 def test_links_lead_somewhere(page):
