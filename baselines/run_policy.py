@@ -62,10 +62,10 @@ def main(cfg: DictConfig) -> None:
     """Play the policy, print its score, write the result to the job's folder."""
     settings = settings_from(cfg, RunPolicySettings)
     scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
-    policy = policy_of(settings.policy, settings.seed)
 
     def work(folder: Path) -> Mapping[str, Any]:
         known = references(scenario, settings.days, Path(settings.cache))
+        policy = policy_of(settings.policy, settings.seed)
         scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
         console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
         return asdict(scored) | known.as_lists()
