@@ -82,4 +82,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By its name, so that the processes of a sweep find what they are sent.
+    from peergrid.baselines.train import main as named
+
+    named()

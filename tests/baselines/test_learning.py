@@ -250,6 +250,7 @@ def test_a_sweep_goes_through_the_command_and_is_collected(tmp_path):
         "days=1",
     ]
     command += ["+scenario.intervals=3", "algo.num_envs=2", "algo.arguments.n_steps=16", "algo.arguments.batch_size=32"]
+    command += ["launcher=joblib", "hydra.launcher.n_jobs=2"]
     command += [f"output={tmp_path / 'out'}", f"cache={tmp_path / 'cache'}"]
     for expected in (2, 0):  # the second time nothing is left to do
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
