@@ -138,7 +138,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
         axis.axhline(0.0, color="black", lw=0.8)
         axis.set_title(scenario)
         axis.set_xlabel("environment steps")
-        axis.set_ylabel("score on held-out days (no trade 0, optimum 100)")
+        axis.set_ylabel("score (no trade 0, optimum 100)")
         axis.set_ylim(bottom=max(-100.0, axis.get_ylim()[0]))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(linewidth=0.4, alpha=0.5)

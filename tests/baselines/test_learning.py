@@ -17,18 +17,18 @@ from peergrid.baselines import train as train_entry
 from peergrid.baselines.collect import collect, marl_eval, scores
 from peergrid.baselines.entry import settings_from
 from peergrid.baselines.jobs import DONE, FAILED, run_job
-from peergrid.baselines.learned import load_policy
+from peergrid.baselines.learned import LearnedPolicy, load_policy
 from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, play_all, read_curve
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade, Truthful
 from peergrid.baselines.references import References, references
-from peergrid.baselines.run_policy import RunPolicySettings
+from peergrid.baselines.run_policy import RunPolicySettings, policy_of
 from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import load_scenario, scenario_from_dict
-from peergrid.grid.errors import InvalidCheckpoint, PeergridError
+from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=6)
 PPO = AlgoSettings(
@@ -142,6 +142,15 @@ def test_no_trade_scores_0_when_it_is_played_like_any_other_policy(tmp_path):
     found = references(SCENARIO, 2, tmp_path)
     assert found.score(play_all(Simulation(SCENARIO, num_envs=2), NoTrade())) == pytest.approx(0.0, abs=1e-3)
     assert abs(found.score(play_all(Simulation(SCENARIO, num_envs=2), Truthful()))) > 1.0
+
+
+def test_policies_are_found_by_name_by_file_and_by_attribute(tmp_path, known):
+    train(tmp_path, known, steps=64)
+    assert isinstance(policy_of(str(tmp_path / "policy.safetensors")), LearnedPolicy)
+    assert isinstance(policy_of("truthful"), Truthful)
+    assert isinstance(policy_of("peergrid.baselines.policies:NoTrade"), NoTrade)
+    with pytest.raises(UnknownName, match="Did you mean 'truthful'"):
+        policy_of("truthfull")
 
 
 # Configurations
