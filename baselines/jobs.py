@@ -60,7 +60,7 @@ def run_job(
     start = time.perf_counter()
     try:
         result = work(folder)
-    except BaseException:
+    except Exception:
         (folder / FAILED).write_text(traceback.format_exc(), encoding="utf-8")
         raise
     write_json(folder / RESULT, dict(result))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from peergrid.baselines.adapters.sb3 import ALGORITHMS, TradingVecEnv, central_trading, shared_trading
 from peergrid.baselines.learned import WEIGHTS, LearnedPolicy, save_policy
@@ -48,17 +48,19 @@ class CurvePoint:
     environment_seconds: float
 
 
-class Timed:
+class Timed(VecEnvWrapper):
     """Counts the seconds that the environment takes of the training."""
 
     def __init__(self, env: TradingVecEnv) -> None:
+        super().__init__(env)
         self.seconds = 0.0
-        self._step = env.step_wait
-        env.step_wait = self._timed  # type: ignore[method-assign]
 
-    def _timed(self) -> Any:
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
         start = time.perf_counter()
-        result = self._step()
+        result = self.venv.step_wait()
         self.seconds += time.perf_counter() - start
         return result
 
@@ -89,7 +91,7 @@ def learn(
     folder.mkdir(parents=True, exist_ok=True)
     market = MAKERS[player](algo.num_envs, scenario=scenario, predictor=predictor)
     timed, gamma = Timed(market), float(algo.arguments.get("gamma", 0.99))
-    env = VecNormalize(market, norm_obs=False, gamma=gamma)
+    env = VecNormalize(timed, norm_obs=False, gamma=gamma)
     slots = market.num_envs // algo.num_envs
     model = ALGORITHMS[algo.name](
         "MlpPolicy", env, seed=seed, policy_kwargs={"net_arch": list(algo.net_arch)}, **algo.arguments

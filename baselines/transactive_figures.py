@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from peergrid.baselines.transactive_admm import AdmmDay
 from peergrid.baselines.transactive_play import TransactiveDay
+from peergrid.envs.transactive.scenario import LoopSpec
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
@@ -24,6 +25,7 @@ def draw_figures(
     loop: str,
     no_loop: str,
     day: int,
+    rule: LoopSpec,
     admm: AdmmDay,
     hours: Sequence[int],
     agent: int,
@@ -35,13 +37,14 @@ def draw_figures(
     Args:
         loop: The case of which a day is drawn; `no_loop` is the one it is compared with.
         day: The day that is drawn.
+        rule: The scenario's threshold and bounds.
         agent: Place of the agent that is drawn; `buses` names those of all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn_day, without = found[loop][day], found[no_loop][day]
     drawn = {
-        "transactive_iterations": _iterations(drawn_day, hours),
-        "transactive_day": _day(drawn_day, without),
+        "transactive_iterations": _iterations(drawn_day, hours, rule.threshold_share),
+        "transactive_day": _day(drawn_day, without, rule.bound_share),
         "transactive_agent": _agent(drawn_day, agent, buses[agent]),
         "transactive_value": _value(found, no_loop),
         "admm_iterations": _admm(admm, hours),
@@ -64,14 +67,15 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **share: Any) ->
     return figure, axes
 
 
-def _iterations(day: TransactiveDay, hours: Sequence[int]) -> Figure:
+def _iterations(day: TransactiveDay, hours: Sequence[int], threshold: float) -> Figure:
     """Exchange and root signal over the TE iterations of single hours."""
     figure, axes = _figure(2, len(hours), (4.0 * len(hours), 5.6), sharex="col")
     for column, t in enumerate(hours):
         trace, scheduled, lmp = day.traces[t], day.scheduled_kw[t], day.lmp_per_kwh[t]
         count = 1 + np.arange(len(trace.import_kw))
         power, price = axes[:, column]
-        power.axhspan(0.99 * scheduled, 1.01 * scheduled, color=GREY, alpha=0.15, lw=0, label="± 1 %")
+        low, high = (1 - threshold) * scheduled, (1 + threshold) * scheduled
+        power.axhspan(low, high, color=GREY, alpha=0.15, lw=0, label=f"± {100 * threshold:g} %")
         power.axhline(scheduled, color=GREY, ls="--", label="scheduled")
         power.plot(count, trace.import_kw, "o-", color=BLUE, ms=4, label="real time")
         price.axhline(lmp, color=GREY, ls="--", label="LMP")
@@ -86,7 +90,7 @@ def _iterations(day: TransactiveDay, hours: Sequence[int]) -> Figure:
     return figure
 
 
-def _day(day: TransactiveDay, without: TransactiveDay) -> Figure:
+def _day(day: TransactiveDay, without: TransactiveDay, bound: float) -> Figure:
     """The schedule of a day, what the exchange became with and without the loop, and the signals."""
     figure, axes = _figure(2, 1, (8.0, 6.0), sharex=True)
     hours = np.arange(len(day.lmp_per_kwh))
@@ -94,9 +98,8 @@ def _day(day: TransactiveDay, without: TransactiveDay) -> Figure:
     power.step(hours, day.scheduled_kw, where="mid", color=GREY, ls="--", label="scheduled")
     power.step(hours, without.import_kw, where="mid", color=ORANGE, label="without the loop")
     power.step(hours, day.import_kw, where="mid", color=BLUE, label="with it")
-    price.fill_between(
-        hours, 0.8 * day.lmp_per_kwh, 1.2 * day.lmp_per_kwh, step="mid", color=GREY, alpha=0.15, lw=0, label="± 20 %"
-    )
+    low, high, shade = (1 - bound) * day.lmp_per_kwh, (1 + bound) * day.lmp_per_kwh, f"± {100 * bound:g} %"
+    price.fill_between(hours, low, high, step="mid", color=GREY, alpha=0.15, lw=0, label=shade)
     price.step(hours, day.lmp_per_kwh, where="mid", color=GREY, ls="--", label="LMP")
     price.step(hours, day.root_per_kwh, where="mid", color=BLUE, label="signal as closed")
     power.set_ylabel("import [kW]")

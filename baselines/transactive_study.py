@@ -285,7 +285,7 @@ def main(cfg: DictConfig) -> None:
         },
     )
     figures = draw_figures(
-        found, LOOP, NO_LOOP, day, admm, settings.hours, agents.index(settings.agent), agents, output
+        found, LOOP, NO_LOOP, day, scenario.loop, admm, settings.hours, agents.index(settings.agent), agents, output
     )
     console = console_for_tables()
     beside = f"per day over {settings.days} days, with {100 * CONFIDENCE:.0f} % intervals; saved beside 'no loop'"

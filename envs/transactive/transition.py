@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
+from peergrid.envs.transactive.signal import Standing
 from peergrid.envs.transactive.types import Closing, Days, Limits, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
 from peergrid.grid.prices import te_price_per_kwh
@@ -170,7 +171,13 @@ def _moved(
     """Where the rule moves the root signal, and its next step."""
     scheduled = np.maximum(np.abs(now.scheduled_kw), 1e-9)
     root, step_share = params.loop.rule(
-        state.root_per_kwh, now.lmp_per_kwh, gap_kw / scheduled, state.gap_kw / scheduled, state.step_share
+        Standing(
+            root_per_kwh=state.root_per_kwh,
+            lmp_per_kwh=now.lmp_per_kwh,
+            gap_share=gap_kw / scheduled,
+            last_gap_share=state.gap_kw / scheduled,
+            step_share=state.step_share,
+        )
     )
     return _bounded(root, now, params), step_share
 

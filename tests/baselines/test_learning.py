@@ -165,7 +165,7 @@ def every_choice():
 def test_every_choice_composes(choice):
     with initialize_config_module("peergrid.conf", version_base="1.3"):
         settings = settings_from(compose("train", [choice]), TrainSettings)
-        scenario_from_dict(settings.scenario)
+        assert scenario_from_dict(settings.scenario).microgrids
         if not choice.startswith(("algo", "experiment")):
             settings_from(compose("run_policy", [choice]), RunPolicySettings)
 

@@ -5,16 +5,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from peergrid.envs.transactive.signal import GAIN, Rule, fixed, halving, none, proportional
+from peergrid.envs.transactive.signal import GAIN, Rule, Standing, fixed, halving, none, proportional
 
 LMP = 0.1
 moving = pytest.mark.parametrize("rule", [fixed, halving, proportional])
 
 
 def move(rule, root, gap_share, last_gap_share=0.0, step_share=0.01):
-    arguments = (root, LMP, gap_share, last_gap_share, step_share)
-    after, step = rule(*(np.atleast_1d(np.array(a, dtype=float)) * np.ones(np.size(root)) for a in arguments))
-    return after, step
+    given = {"root_per_kwh": root, "lmp_per_kwh": LMP, "gap_share": gap_share}
+    given |= {"last_gap_share": last_gap_share, "step_share": step_share}
+    each = {name: np.atleast_1d(np.array(a, dtype=float)) * np.ones(np.size(root)) for name, a in given.items()}
+    return rule(Standing(**each))
 
 
 def answered(rule, rounds, wanted=1.043, slope=5.0):

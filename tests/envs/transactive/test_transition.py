@@ -85,8 +85,11 @@ def test_every_reason_has_its_sentence():
 @pytest.mark.parametrize("wild", [3.0, 0.1])
 def test_no_rule_leads_beyond_the_bounds(wild):
     simulation = begun(threshold_share=0.0)
-    rule = lambda root, lmp, gap, last, step: (wild * root, step)  # noqa: E731
-    simulation.params = replace(simulation.params, loop=replace(simulation.params.loop, rule=rule))
+
+    def far(hour):
+        return wild * hour.root_per_kwh, hour.step_share
+
+    simulation.params = replace(simulation.params, loop=replace(simulation.params.loop, rule=far))
     first, second = until_closed(simulation, actions())
     assert first.closing[0] == Closing.OPEN and second.closing[0] == Closing.SIGNAL_STANDS
     np.testing.assert_allclose(second.root_per_kwh, (1.2 if wild > 1 else 0.8) * second.lmp_per_kwh)
