@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from peergrid.envs.p2p_trading import vector
-from peergrid.envs.p2p_trading.vector import TradingVector
+from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import PeergridError
 
 try:
@@ -46,14 +46,14 @@ def solo_trading(num_envs: int = 1, **arguments: Any) -> TradingVecEnv:
 
 
 class TradingVecEnv(VecEnv):
-    """A `TradingVector` as a `VecEnv`.
+    """A `PlayerVector` as a `VecEnv`.
 
     Infos are empty but in the last step of an episode, where they hold the figures of that step,
     `terminal_observation` and `TimeLimit.truncated`; those of other steps are in `env.simulation.outcome`. All
     environments are one object: attributes are got, set and called there, once for all.
     """
 
-    def __init__(self, env: TradingVector) -> None:
+    def __init__(self, env: PlayerVector) -> None:
         if env.autoreset_mode is not AutoresetMode.SAME_STEP:
             raise PeergridError(f"Stable-Baselines3 resets in the last step: autoreset_mode is {env.autoreset_mode}")
         self.env = env

@@ -194,6 +194,9 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         return {a: dict(zip(INFOS, own, strict=True)) for a, own in zip(self.agents, columns, strict=True)}
 
 
+METADATA: dict[str, Any] = {name: P2PTrading.metadata[name] for name in ("render_modes", "render_fps")}
+
+
 def picture(simulation: Simulation, render_mode: str | None) -> str | np.ndarray | None:
     """The last interval of a simulation of one row, as a table or as a picture."""
     if render_mode is None:

@@ -8,15 +8,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from peergrid.envs.actions import RENDER_MODES
 from peergrid.envs.entries import Entry
-from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.env import METADATA, P2PTrading
 from peergrid.envs.p2p_trading.players import Solo
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.envs.policy import Policy
 from peergrid.grid.errors import InvalidAction, PeergridError
-
-METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": P2PTrading.metadata["render_fps"]}
 
 
 class CentralTrading(gym.Env[np.ndarray, np.ndarray]):

@@ -1,24 +1,24 @@
 """Who learns? One controller for all, one microgrid among fixed policies, or every microgrid by one shared policy.
 
-A player acts in all rows of a simulation at once. It has one slot in each row, or one for each microgrid of each row.
+A player has one slot in each row of the batch, or one for each microgrid of each row.
 """
 
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.entries import Entry
-from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.env import METADATA, P2PTrading, picture
+from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
 from peergrid.envs.policy import BatchPolicy, Policy
+from peergrid.envs.vector import Player
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import resolve
 
@@ -34,21 +34,27 @@ POLICIES = {
 }
 
 
-class Player(ABC):
-    """Whoever learns: what it sees, what everybody does when it acts, what it is paid and told."""
+class Trader(Player):
+    """What the players of the P2P market share: from their slots' actions to a step of the market.
+
+    Abstract: `act`, `pay` and `tell` are what differs.
+    """
 
     simulation: Simulation
-    slots_per_row: int
-    entries: tuple[Entry, ...]  # of a slot's observation
-    n_numbers: int  # of a slot's action
-    info_names: tuple[str, ...]
+    metadata = METADATA
 
-    def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:  # noqa: B027, most have nothing to prepare
-        """Episodes have begun in the marked rows."""
+    @property
+    def terminates(self) -> bool:
+        return self.simulation.params.terminates
 
-    @abstractmethod
-    def see(self) -> Float32[np.ndarray, "slot entry"]:
-        """What each slot sees now; the simulation does not hold on to the array."""
+    def play(
+        self, actions: Float[np.ndarray, "slot number"], rows: Bool[np.ndarray, " batch"]
+    ) -> tuple[Float[np.ndarray, " played"], Float[np.ndarray, "name played"]]:
+        _, outcome = self.simulation.step(self.act(actions), rows)
+        return self.pay(outcome), self.tell(measure(outcome, self.simulation.params))
+
+    def picture(self, row: int, render_mode: str) -> Any:
+        return picture(self.simulation.row(row), render_mode)
 
     @abstractmethod
     def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
@@ -63,7 +69,7 @@ class Player(ABC):
         """The infos of each slot, in the order of `info_names`."""
 
 
-class Central(Player):
+class Central(Trader):
     """One controller acts for all microgrids, agent after agent, and is paid the welfare."""
 
     def __init__(self, simulation: Simulation) -> None:
@@ -87,7 +93,7 @@ class Central(Player):
         return measured.transpose(2, 0, 1).reshape(len(self.info_names), -1)
 
 
-class Shared(Player):
+class Shared(Trader):
     """Every microgrid is a slot, row after row: one policy learns from, and acts for, all of them."""
 
     def __init__(self, simulation: Simulation) -> None:
@@ -108,7 +114,7 @@ class Shared(Player):
         return measured.reshape(len(self.info_names), -1)
 
 
-class Solo(Player):
+class Solo(Trader):
     """One microgrid learns while a fixed policy plays the others."""
 
     def __init__(self, simulation: Simulation, learner: str = "microgrid_0", others: str | Policy = "truthful") -> None:

@@ -190,6 +190,9 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
         return {agent: told | common for agent, told in zip(self.agents, each[: len(self.agents)], strict=True)}
 
 
+METADATA: dict[str, Any] = {name: TransactiveMarket.metadata[name] for name in ("render_modes", "render_fps")}
+
+
 def picture(simulation: Transactive, render_mode: str | None) -> str | np.ndarray | None:
     """The last iteration of a simulation of one row, as a table or as a picture."""
     if render_mode is None:

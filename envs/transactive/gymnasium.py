@@ -8,17 +8,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from peergrid.envs.actions import RENDER_MODES, check_actions, check_render_mode
+from peergrid.envs.actions import check_actions, check_render_mode
 from peergrid.envs.entries import Entry, box
 from peergrid.envs.policy import BatchPolicy
-from peergrid.envs.transactive.env import TransactiveMarket, picture
-from peergrid.envs.transactive.infos import NETWORK_INFOS, measure, nothing_yet
-from peergrid.envs.transactive.players import agents_policy
+from peergrid.envs.transactive.env import METADATA, picture
+from peergrid.envs.transactive.players import PricingDso
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.transactive.types import Outcome
 from peergrid.grid.errors import PeergridError
-
-METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": TransactiveMarket.metadata["render_fps"]}
 
 
 class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
@@ -43,8 +40,8 @@ class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
         """
         check_render_mode(render_mode)
         self.simulation, self.render_mode = Transactive(**arguments), render_mode
-        self.agents = agents_policy(agents)
-        self.observation_space = box(self.simulation.dso_entries)
+        self.player = PricingDso(self.simulation, agents)
+        self.observation_space = box(self.player.entries)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     @property
@@ -54,7 +51,7 @@ class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
 
     def describe_observation(self) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of the observation."""
-        return self.simulation.dso_entries
+        return self.player.entries
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -62,8 +59,8 @@ class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
         """Begin a day; options as in `transactive_v0`."""
         super().reset(seed=seed)
         self.simulation.reset(seed, options)
-        self.agents.begin_rows(self.simulation, np.ones(1, dtype=bool))
-        return self._seen(), self._info(nothing_yet(1, self.simulation.n_agent)[1])
+        self.player.begin(np.ones(1, dtype=bool))
+        return self.player.see()[0], dict.fromkeys(self.player.info_names, 0.0)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """One transactive iteration.
@@ -76,24 +73,10 @@ class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
         if self.simulation.is_over.any():
             raise PeergridError("the episode is over: call reset() before step()")
         check_actions(action, (1,), "number")
-        outcome = play(self.simulation, self.agents, np.asarray(action, dtype=np.float64))
-        told = self._info(measure(outcome, self.simulation.params)[1])
-        return self._seen(), float(outcome.dso_reward[0]), False, bool(self.simulation.is_over[0]), told
+        paid, told = self.player.play(np.asarray(action, dtype=np.float64)[None], np.ones(1, dtype=bool))
+        info = dict(zip(self.player.info_names, told[:, 0].tolist(), strict=True))
+        return self.player.see()[0], float(paid[0]), False, bool(self.simulation.is_over[0]), info
 
     def render(self) -> Any:
         """The last iteration as a table ("ansi") or as a picture ("rgb_array")."""
         return picture(self.simulation, self.render_mode)
-
-    def _seen(self) -> np.ndarray:
-        return self.simulation.seen_by_dso[0].copy()
-
-    def _info(self, network: np.ndarray) -> dict[str, float]:
-        return dict(zip(NETWORK_INFOS, network[:, 0].tolist(), strict=True))
-
-
-def play(simulation: Transactive, agents: BatchPolicy, actions: np.ndarray, rows: np.ndarray | None = None) -> Outcome:
-    """The DSO announces its signals, the agents answer; in all rows, or in the marked ones."""
-    actions = actions.clip(-1.0, 1.0)
-    simulation.announce(actions, rows)
-    _, outcome = simulation.step(agents.act_rows(simulation, simulation.seen), rows, dso_actions=actions)
-    return outcome

@@ -23,9 +23,10 @@ import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.policies import NoTrade
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.p2p_trading.vector import TradingVector, shared_trading
+from peergrid.envs.p2p_trading.vector import shared_trading
 from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 REGISTERED = sorted(
@@ -88,7 +89,7 @@ def test_there_are_vectors_of_what_gymnasium_makes():
 @every_name
 def test_every_row_plays_the_days_of_its_single_environment_and_goes_on_likewise(name):
     vector = gymnasium.make_vec(name, num_envs=2, autoreset_mode=SAME_STEP)
-    assert isinstance(vector, TradingVector) and vector.num_envs == 2
+    assert isinstance(vector, PlayerVector) and vector.num_envs == 2
     singles, rng = [gymnasium.make(name) for _ in range(2)], np.random.default_rng(0)
     seen, _ = vector.reset(seed=30)
     alone = np.stack([env.reset(seed=30 + i)[0] for i, env in enumerate(singles)])

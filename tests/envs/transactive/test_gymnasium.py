@@ -129,7 +129,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played():
 def test_gymnasium_makes_it_by_its_id_with_all_arguments():
     env = gymnasium.make(NAME, scenario=SHORT, agents="myopic", dso="conic", max_cycles=2)
     inner = env.unwrapped
-    assert isinstance(inner, DsoPricing) and isinstance(inner.agents, Myopic)
+    assert isinstance(inner, DsoPricing) and isinstance(inner.player.agents, Myopic)
     assert inner.simulation.scenario.dso.solver == "conic" and inner.simulation.max_cycles == 2
     env.reset(seed=0)
     assert [env.step(env.action_space.sample())[3] for _ in range(2)] == [False, True]

@@ -16,7 +16,7 @@ from peergrid.baselines.transactive_policies import Myopic
 from peergrid.envs.rows import rows_of
 from peergrid.envs.transactive.infos import NETWORK_INFOS
 from peergrid.envs.transactive.scenario import LoopSpec, build_dso, load_scenario
-from peergrid.envs.transactive.vector import DsoPricingVector
+from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 NAME = "peergrid/DsoPricing-v0"
@@ -78,7 +78,7 @@ def assert_close(one, other, where=""):
 @pytest.mark.parametrize("agents", ["myopic", "optimising"])
 def test_every_row_plays_the_days_of_its_single_environment_and_goes_on_likewise(agents):
     vector = make_vec(agents=agents, autoreset_mode=SAME_STEP)
-    assert isinstance(vector, DsoPricingVector) and vector.num_envs == 2
+    assert isinstance(vector, PlayerVector) and vector.num_envs == 2
     singles, rng, ends = [make(agents=agents) for _ in range(2)], np.random.default_rng(0), np.zeros(2, dtype=int)
     seen, _ = vector.reset(seed=30)
     alone = np.stack([env.reset(seed=30 + i)[0] for i, env in enumerate(singles)])
