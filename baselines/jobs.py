@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
+from threadpoolctl import threadpool_limits
 
 import peergrid
 from peergrid.baselines.entry import write_json
@@ -28,8 +28,8 @@ NOT_OF_THE_JOB = ("output", "cache", "redo", "threads")
 
 def run_job(
     name: str, settings: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], say: Callable[[str], None]
-) -> Path:
-    """Do a job in its folder unless it is done there, and write how it ended; returns the folder.
+) -> dict[str, Any]:
+    """Do a job in its folder unless it is done there, and write how it ended; returns what it found.
 
     Args:
         name: What the folder's name begins with.
@@ -42,7 +42,7 @@ def run_job(
     folder = Path(settings["output"]) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{digest}"
     if (folder / DONE).is_file() and not settings["redo"]:
         say(f"{folder} is done")
-        return folder
+        return _result(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for mark in (DONE, FAILED):
         (folder / mark).unlink(missing_ok=True)
@@ -56,14 +56,19 @@ def run_job(
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     write_json(folder / RUN, about)
-    torch.set_num_threads(int(settings["threads"]))
     start = time.perf_counter()
     try:
-        result = work(folder)
+        with threadpool_limits(int(settings["threads"])):
+            result = work(folder)
     except Exception:
         (folder / FAILED).write_text(traceback.format_exc(), encoding="utf-8")
         raise
     write_json(folder / RESULT, dict(result))
     write_json(folder / DONE, {"seconds": time.perf_counter() - start, "ended": time.strftime("%Y-%m-%d %H:%M:%S")})
     say(f"{folder} is done, in {time.perf_counter() - start:.0f} s")
-    return folder
+    return _result(folder)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return found

@@ -1,41 +1,74 @@
-"""A policy that Stable-Baselines3 has learned, kept as a file of numbers and played like any other."""
+"""A policy that was learned, kept as a file of numbers and played like any other, by whatever it was learned."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
-from peergrid.baselines.adapters.sb3 import ALGORITHMS
+from peergrid.baselines.policies import Truthful
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.players import POLICIES
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import Observations
+from peergrid.envs.p2p_trading.types import N_ACTIONS
+from peergrid.envs.policy import Observations, Policy
 from peergrid.grid.errors import InvalidCheckpoint
+from peergrid.grid.parts import resolve
 
-FORMAT = "peergrid policy 1"
+FORMAT = "peergrid policy 2"
 WEIGHTS = "policy.safetensors"
-PLAYERS = ("shared", "central")
+PLAYERS = ("shared", "central", "solo")
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda x: np.clip(x, -1.0, 1.0), "tanh": np.tanh}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Actor:
+    """A multilayer perceptron from what is seen to an action between -1 and 1.
+
+    `weights` and `biases` are those of its layers, `activation` comes between them and `bound` after the last.
+    """
+
+    weights: tuple[Float32[np.ndarray, "_ _"], ...]
+    biases: tuple[Float32[np.ndarray, " _"], ...]
+    activation: str
+    bound: str
+
+    def __call__(self, seen: Float32[np.ndarray, "slot entry"]) -> Float32[np.ndarray, "slot number"]:
+        x = seen
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = (ACTIVATIONS[self.activation](x) if k else x) @ weight.T + bias
+        return np.asarray(BOUNDS[self.bound](x), dtype=np.float32)
+
+    @property
+    def n_seen(self) -> int:
+        """How many numbers it sees."""
+        return self.weights[0].shape[1]
 
 
 class LearnedPolicy:
-    """What was learned, acting for all microgrids: one policy for each of them, or one for all at once."""
+    """What was learned, acting for all microgrids.
 
-    def __init__(self, policy: Any, player: str, about: Mapping[str, Any]) -> None:
+    Player "shared" acts for each microgrid apart, "central" for all at once, and "solo" for the first, while the
+    others are truthful.
+    """
+
+    def __init__(self, actor: Actor, player: str, about: Mapping[str, Any]) -> None:
         """
         Args:
-            policy: Of Stable-Baselines3.
-            player: "shared" sees and acts for each microgrid apart, "central" for all at once.
             about: What it was trained on.
         """
-        self.policy, self.player, self.about = policy, player, dict(about)
+        self.actor, self.player, self.about = actor, player, dict(about)
+        self._others = Truthful()
         self._market: P2PTrading | None = None
 
     def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
@@ -50,32 +83,28 @@ class LearnedPolicy:
 
     def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
         n = len(simulation.entries) * (simulation.n_agent if self.player == "central" else 1)
-        expected = self.policy.observation_space.shape
-        if expected != (n,):
-            raise InvalidCheckpoint(f"the policy sees {expected[0]} numbers, and this scenario shows {n}")
+        if self.actor.n_seen != n:
+            raise InvalidCheckpoint(f"the policy sees {self.actor.n_seen} numbers, and this scenario shows {n}")
 
     def act_rows(
         self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
     ) -> Float[np.ndarray, "batch agent number"]:
-        slots = seen.reshape(-1, seen.shape[-1]) if self.player == "shared" else seen.reshape(len(seen), -1)
-        actions, _ = self.policy.predict(slots, deterministic=True)
-        return np.asarray(actions).reshape(len(seen), simulation.n_agent, -1)
+        n_row, n_agent, n_entry = seen.shape
+        if self.player == "solo":
+            actions = np.asarray(self._others.act_rows(simulation, seen)).copy()
+            actions[:, 0] = self.actor(seen[:, 0])
+            return actions
+        slots = seen.reshape(-1, n_entry) if self.player == "shared" else seen.reshape(n_row, -1)
+        return self.actor(slots).reshape(n_row, n_agent, N_ACTIONS)
 
 
-def save_policy(path: Path, policy: Any, algorithm: str, player: str, net_arch: Any, about: Mapping[str, Any]) -> None:
+def save_policy(path: Path, actor: Actor, player: str, about: Mapping[str, Any]) -> None:
     """Write weights and what is needed to use them, whole or not at all."""
-    known = {
-        "format": FORMAT,
-        "algorithm": algorithm,
-        "player": player,
-        "net_arch": net_arch,
-        "observation": [policy.observation_space.low.tolist(), policy.observation_space.high.tolist()],
-        "actions": int(policy.action_space.shape[0]),
-        "about": dict(about),
-    }
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in policy.state_dict().items()}
+    known = {"format": FORMAT, "player": player, "activation": actor.activation, "bound": actor.bound}
+    arrays = {f"weight {k}": np.ascontiguousarray(weight) for k, weight in enumerate(actor.weights)}
+    arrays |= {f"bias {k}": np.ascontiguousarray(bias) for k, bias in enumerate(actor.biases)}
     unfinished = path.with_suffix(".partial")
-    save_file(weights, unfinished, metadata={"peergrid": json.dumps(known)})
+    save_file(arrays, unfinished, metadata={"peergrid": json.dumps(known | {"about": dict(about)})})
     unfinished.replace(path)
 
 
@@ -86,20 +115,46 @@ def load_policy(path: str | Path) -> LearnedPolicy:
         InvalidCheckpoint: It is missing, damaged, or something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             known = json.loads((file.metadata() or {}).get("peergrid", "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise InvalidCheckpoint(f"policy {str(path)!r} cannot be read: {error}") from None
-    if known.get("format") != FORMAT or known.get("algorithm") not in ALGORITHMS or known.get("player") not in PLAYERS:
+    n = len(arrays) // 2
+    names = {f"{what} {k}" for what in ("weight", "bias") for k in range(n)}
+    is_known = isinstance(known, dict) and known.get("format") == FORMAT and known.get("player") in PLAYERS
+    if not is_known or known.get("activation") not in ACTIVATIONS or known.get("bound") not in BOUNDS:
         raise InvalidCheckpoint(f"policy {str(path)!r} is not of the form {FORMAT!r}")
-    low, high = (np.array(bound, dtype=np.float32) for bound in known["observation"])
-    seen, acted = spaces.Box(low, high, dtype=np.float32), spaces.Box(-1.0, 1.0, (known["actions"],), np.float32)
-    kind = ALGORITHMS[known["algorithm"]].policy_aliases["MlpPolicy"]
-    policy = kind(seen, acted, lambda _: 0.0, net_arch=known["net_arch"])
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InvalidCheckpoint(f"policy {str(path)!r} does not fit its own description: {error}") from None
-    policy.set_training_mode(False)
-    return LearnedPolicy(policy, known["player"], known["about"])
+    if not n or names != set(arrays) or not _fit(arrays, n):
+        raise InvalidCheckpoint(f"policy {str(path)!r} does not hold the layers of a network, each fit for the next")
+    actor = Actor(
+        weights=tuple(arrays[f"weight {k}"] for k in range(n)),
+        biases=tuple(arrays[f"bias {k}"] for k in range(n)),
+        activation=known["activation"],
+        bound=known["bound"],
+    )
+    return LearnedPolicy(actor, known["player"], known.get("about", {}))
+
+
+def _fit(arrays: Mapping[str, np.ndarray], n: int) -> bool:
+    """Whether these are finite layers of which each takes what the one before gives."""
+    given: int | None = None
+    for k in range(n):
+        weight, bias = arrays[f"weight {k}"], arrays[f"bias {k}"]
+        if weight.ndim != 2 or bias.shape != weight.shape[:1] or given not in (None, weight.shape[1]):
+            return False
+        given = weight.shape[0]
+    return all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
+
+
+def policy_of(name: str, seed: int = 0) -> Policy:
+    """The policy of that name, of a file that training wrote, or "module:attribute"; one that draws gets the seed."""
+    if name.endswith(".safetensors"):
+        return load_policy(name)
+    chosen: Any = resolve(name, "policy", POLICIES)
+    if not isinstance(chosen, type):
+        return chosen
+    draws = "seed" in inspect.signature(chosen).parameters
+    arguments: dict[str, Any] = {"seed": seed} if draws else {}
+    made: Policy = chosen(**arguments)
+    return made

@@ -1,4 +1,4 @@
-"""Training with Stable-Baselines3: one policy for every microgrid, or one for all, with its curve on held-out days."""
+"""Training with Stable-Baselines3, with the curve on held-out days."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import torch
 from jaxtyping import Float
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
-from peergrid.baselines.adapters.sb3 import ALGORITHMS, TradingVecEnv, central_trading, shared_trading
+from peergrid.baselines.adapters.sb3 import (
+    ALGORITHMS,
+    TradingVecEnv,
+    actor_of,
+    central_trading,
+    shared_trading,
+    solo_trading,
+)
 from peergrid.baselines.learned import WEIGHTS, LearnedPolicy, save_policy
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -23,7 +30,11 @@ from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError
 
 CURVE, CHECKPOINT, REPLAY = "curve.csv", "checkpoint.pt", "replay.npz"
-MAKERS: dict[str, Callable[..., TradingVecEnv]] = {"shared": shared_trading, "central": central_trading}
+MAKERS: dict[str, Callable[..., TradingVecEnv]] = {
+    "shared": shared_trading,
+    "central": central_trading,
+    "solo": solo_trading,
+}
 OF_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -103,28 +114,30 @@ def learn(
     start = time.perf_counter()
     while True:
         done = model.num_timesteps // slots
-        welfare = play_all(test, LearnedPolicy(model.policy, player, about))
-        curve.append(
-            CurvePoint(
-                steps=done,
-                welfare=float(welfare.mean()),
-                score=references.score(welfare),
-                seconds=spent[0] + time.perf_counter() - start,
-                environment_seconds=spent[1] + timed.seconds,
+        if not curve or curve[-1].steps < done:
+            actor = actor_of(model)
+            welfare = play_all(test, LearnedPolicy(actor, player, about), references.first)
+            curve.append(
+                CurvePoint(
+                    steps=done,
+                    welfare=float(welfare.mean()),
+                    score=references.score(welfare),
+                    seconds=spent[0] + time.perf_counter() - start,
+                    environment_seconds=spent[1] + timed.seconds,
+                )
             )
-        )
-        save_policy(folder / WEIGHTS, model.policy, algo.name, player, list(algo.net_arch), about | {"steps": done})
-        write_curve(folder / CURVE, curve)
-        save_checkpoint(model, env, folder)
+            save_policy(folder / WEIGHTS, actor, player, about | {"algorithm": algo.name, "steps": done})
+            write_curve(folder / CURVE, curve)
+            save_checkpoint(model, env, folder)
         report(curve[-1])
         if done >= steps:
             return curve
         model.learn(min(check_every, steps - done) * slots, reset_num_timesteps=False)
 
 
-def play_all(simulation: Simulation, policy: BatchPolicy) -> Float[np.ndarray, " day"]:
-    """Welfare of each held-out day, in currency: row k plays day k."""
-    simulation.reset(options={"evaluation_day": 0})
+def play_all(simulation: Simulation, policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
+    """Welfare of each held-out day, in currency: row k plays day `first` + k."""
+    simulation.reset(options={"evaluation_day": first})
     policy.begin_rows(simulation, np.ones(simulation.num_envs, dtype=bool))
     welfare = np.zeros(simulation.num_envs)
     while not simulation.is_over.all():

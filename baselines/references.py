@@ -23,8 +23,9 @@ from peergrid.envs.scenario import Scenario
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class References:
-    """Welfare of each held-out day, in currency: the zero and the hundred of the score."""
+    """Welfare of each held-out day from day `first` on, in currency: the zero and the hundred of the score."""
 
+    first: int = 0
     no_trade: Float[np.ndarray, " day"]
     optimum: Float[np.ndarray, " day"]
 
@@ -38,14 +39,15 @@ class References:
         return score(welfare.tolist(), self.no_trade[:n].tolist(), self.optimum[:n].tolist())
 
 
-def references(scenario: Scenario, days: int, cache: Path, workers: int = 1) -> References:
-    """Those of the first held-out days of a scenario; read from the cache where it has them."""
-    path = cache / f"{scenario.name}-{digest(scenario)}-{days}.json"
+def references(scenario: Scenario, days: int, cache: Path, workers: int = 1, first: int = 0) -> References:
+    """Those of held-out days `first`, `first` + 1 ... of a scenario; read from the cache where it has them."""
+    path = cache / f"{scenario.name}-{digest(scenario)}-{first}-{days}.json"
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
-        return References(no_trade=np.array(known["no_trade"]), optimum=np.array(known["optimum"]))
-    each = range(days)
+        return References(first=first, no_trade=np.array(known["no_trade"]), optimum=np.array(known["optimum"]))
+    each = range(first, first + days)
     found = References(
+        first=first,
         no_trade=np.array(run_all(partial(_no_trade, scenario), each, workers, "no trade")),
         optimum=np.array(run_all(partial(optimal_welfare, scenario), each, workers, "optimum")),
     )
@@ -56,7 +58,7 @@ def references(scenario: Scenario, days: int, cache: Path, workers: int = 1) -> 
 def score_policy(scenario: Scenario, predictor: str, policy: Policy, known: References, name: str) -> Scored:
     """A policy's score and side metrics over the held-out days of the references; `name` is what it is called."""
     env = P2PTrading(scenario, predictor=predictor)
-    played = [play_day(env, policy, day) for day in range(len(known.no_trade))]
+    played = [play_day(env, policy, known.first + k) for k in range(len(known.no_trade))]
     return evaluate(scenario, name, played, known.no_trade.tolist(), known.optimum.tolist())
 
 

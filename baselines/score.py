@@ -3,59 +3,23 @@
     score = 100 sum(W - W_no_trade) / sum(W_optimum - W_no_trade)
 
 over held-out days, W being the day's welfare. All start and end every day with the same energy stored. Negative
-scores are legal results. `python -m peergrid.baselines.score` scores the fixed policies.
+scores are legal results.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import hydra
 import numpy as np
-from omegaconf import DictConfig
 from rich.table import Table
 
-from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
 from peergrid.baselines.plans import Optimum
-from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
-from peergrid.baselines.policies import NoTrade, Optimal, Planned, RandomPolicy, Truthful
-from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import Scenario, load_scenario
 from peergrid.grid.errors import PeergridError
-
-# Name: policy and the predictor in its observation.
-FIXED: dict[str, tuple[Callable[[], Policy], str]] = {
-    "no trade": (NoTrade, "none"),
-    "random": (RandomPolicy, "none"),
-    "day plan": (Planned, "none"),
-    "truthful": (Truthful, "none"),
-    "truthful, oracle": (Truthful, "oracle"),
-    "optimum, played": (Optimal, "none"),
-}
-
-
-@dataclass
-class ScoreSettings:
-    """What `conf/score.yaml` sets."""
-
-    scenarios: list[str] = field(default_factory=list)
-    days: int = 20
-    workers: int = 0
-    output: str = "outputs/score"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A policy, or the optimum's value, on one held-out day."""
-
-    scenario: str
-    policy: str
-    day: int
 
 
 def score(welfare: Sequence[float], no_trade: Sequence[float], optimum: Sequence[float]) -> float:
@@ -92,22 +56,6 @@ def optimal_welfare(scenario: str | Scenario, day: int) -> float:
 @lru_cache(maxsize=4)
 def _program(scenario: Scenario) -> Optimum:
     return Optimum.of(scenario)
-
-
-def play_fixed(job: Job) -> DayRecord:
-    """Play a fixed policy on one day."""
-    env, policy = _fixed(job.scenario, job.policy)
-    return play_day(env, policy, job.day)
-
-
-@lru_cache(maxsize=16)
-def _fixed(scenario: str, name: str) -> tuple[P2PTrading, Policy]:
-    policy, predictor = FIXED[name]
-    return P2PTrading(scenario, predictor=predictor), policy()
-
-
-def _optimum(job: Job) -> float:
-    return optimal_welfare(job.scenario, job.day)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,33 +129,6 @@ def table(title: str, scored: list[Scored]) -> Table:
     return grid
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="score")
-def main(cfg: DictConfig) -> None:
-    """Score the fixed policies, print the table, write the results."""
-    settings = settings_from(cfg, ScoreSettings)
-    for name in settings.scenarios:
-        load_scenario(name)
-    days = range(settings.days)
-    jobs = [Job(s, p, d) for s in settings.scenarios for p in FIXED for d in days]
-    bounds = [Job(s, "optimum", d) for s in settings.scenarios for d in days]
-    records = dict(zip(jobs, run_all(play_fixed, jobs, settings.workers, "policies"), strict=True))
-    optima = dict(zip(bounds, run_all(_optimum, bounds, settings.workers, "optimum"), strict=True))
-
-    scored = []
-    for scenario in settings.scenarios:
-        optimum = [optima[Job(scenario, "optimum", d)] for d in days]
-        no_trade = [records[Job(scenario, "no trade", d)].welfare for d in days]
-        for policy in FIXED:
-            played = [records[Job(scenario, policy, d)] for d in days]
-            scored.append(evaluate(scenario, policy, played, no_trade, optimum))
-    path = Path(settings.output) / "scores.json"
-    possible = {s: [optima[Job(s, "optimum", d)] for d in days] for s in settings.scenarios}
-    write_json(path, {"settings": asdict(settings), "optimum": possible, "scores": [asdict(s) for s in scored]})
-    console = console_for_tables()
-    console.print(table(f"Scores over {settings.days} held-out days; money in currency per day", scored))
-    console.print(f"wrote {path}", highlight=False)
-
-
 def _acceptance(played: list[DayRecord]) -> float:
     proposed_kwh = sum(r.first_proposed_kwh for r in played)
     return sum(r.accepted_kwh for r in played) / proposed_kwh if proposed_kwh > 0 else 1.0
@@ -217,7 +138,3 @@ def _gini(gains: np.ndarray) -> float:
     """Inequality of the microgrids' gains: mean absolute difference over twice the mean magnitude."""
     magnitude = float(np.abs(gains).mean())
     return float(np.abs(gains[:, None] - gains).mean()) / (2.0 * magnitude) if magnitude > 0 else 0.0
-
-
-if __name__ == "__main__":
-    main()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import trim_mean
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -26,11 +27,8 @@ class Estimate:
 
 
 def interquartile_mean(values: Float[np.ndarray, "... run"]) -> Float[np.ndarray, "..."]:
-    """The mean of the middle half of the runs; runs on the edge of it count in part."""
-    ordered, n = np.sort(values, axis=-1), values.shape[-1]
-    # How much of each run lies between the quartiles.
-    inside = np.clip(np.minimum(np.arange(1, n + 1), 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0.0, None)
-    return np.asarray((ordered * inside).sum(axis=-1) / inside.sum())
+    """The mean without the lowest and the highest quarter of the runs, rounded down to whole runs."""
+    return np.asarray(trim_mean(values, 0.25, axis=-1))
 
 
 def scores_of_runs(

@@ -37,6 +37,7 @@ class TrainSettings:
     steps: int = 100_000
     check_every: int = 20_000
     days: int = 20
+    first_held_out: int = 0
     seed: int = 0
     threads: int = 1
     output: str = "outputs/train"
@@ -47,7 +48,7 @@ class TrainSettings:
 def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
     scenario = scenario_from_dict(settings.scenario)
-    known = references(scenario, settings.days, Path(settings.cache))
+    known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
     with tqdm(total=settings.steps, desc="environment steps", disable=None, leave=False) as bar:
 
         def report(point: CurvePoint) -> None:
@@ -73,12 +74,13 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
 
 
 @hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Train, score, and write weights, curve and result to the job's folder."""
+def main(cfg: DictConfig) -> float:
+    """Train, score, and write weights, curve and result to the job's folder; returns the score."""
     settings = settings_from(cfg, TrainSettings)
     scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
     name = "-".join((scenario.name, settings.algo.name, settings.player, settings.predictor, f"seed{settings.seed}"))
-    run_job(name, asdict(settings), lambda folder: train(settings, folder), console.print)
+    result = run_job(name, asdict(settings), lambda folder: train(settings, folder), console.print)
+    return float(result["score"])  # what a search maximises
 
 
 if __name__ == "__main__":

@@ -17,14 +17,23 @@ EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
 class Episodes:
     """Draws the days of every row of a batch; row i of a seeded reset draws with seed + i."""
 
-    def __init__(self, source: ProfileSource, shape: DayShape, intervals: int, num_envs: int, seed: int) -> None:
+    def __init__(
+        self,
+        source: ProfileSource,
+        shape: DayShape,
+        intervals: int,
+        num_envs: int,
+        seed: int,
+        season: tuple[int, int] = (0, 0),
+    ) -> None:
         """
         Args:
             shape: What is drawn: the episode and what its forecasts look ahead.
             intervals: Of the episode alone.
             seed: Decides held-out days, together with their numbers.
+            season: First day that is drawn, and how many from there on, around the year's end; all, if 0.
         """
-        self.source, self.shape, self.seed = source, shape, seed
+        self.source, self.shape, self.seed, self.season = source, shape, seed, season
         self.span = -(-intervals // shape.intervals_per_day)
         self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
         self._drew = list(self.generators)  # whoever drew each row's day: evaluation days have their own
@@ -43,10 +52,10 @@ class Episodes:
         first = (options or {}).get("evaluation_day")
         if first is None:
             generators = [self.generators[i] for i in places]
-            days = training_days(self.source.n_days, span=self.span)
+            days = self._of_season(training_days(self.source.n_days, span=self.span))
             chosen = [days[int(rng.integers(len(days)))] for rng in generators]
         else:
-            days = evaluation_days(self.source.n_days)
+            days = self._of_season(evaluation_days(self.source.n_days))
             numbers = [_evaluation_number(first) + i for i in places]
             if isinstance(self.source, TableProfiles) and numbers[-1] >= len(days):
                 raise PeergridError(
@@ -65,9 +74,19 @@ class Episodes:
 
     def row(self, i: int) -> Episodes:
         """Those of row i alone, which go on with its generators."""
-        alone = Episodes(self.source, self.shape, 1, 1, self.seed)
+        alone = Episodes(self.source, self.shape, 1, 1, self.seed, self.season)
         alone.span, alone.generators, alone._drew = self.span, [self.generators[i]], [self._drew[i]]
         return alone
+
+    def _of_season(self, days: Sequence[int]) -> list[int]:
+        first, n = self.season
+        found = [day for day in days if (day - first) % self.source.n_days < (n or self.source.n_days)]
+        if not found:
+            raise PeergridError(
+                f"no day is left to draw from day {first} and the {n} days from there on: the profiles have "
+                f"{self.source.n_days}, and every tenth is kept for evaluation"
+            )
+        return found
 
 
 def _evaluation_number(value: Any) -> int:

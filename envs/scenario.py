@@ -125,6 +125,14 @@ class Scenario:
     profiles_file: str = ""
     """The user's CSV or Parquet, instead of `profiles`."""
     scale: float = 1.0
+    pv_scale: float = 1.0
+    """PV peaks are multiplied by it as well as by `scale`."""
+    n_microgrids: int = 0
+    """Only the first so many of `microgrids` are there; all, if 0."""
+    first_day: int = 0
+    """With `n_days`: the season that days are drawn from, held-out days too."""
+    n_days: int = 0
+    """How many days from `first_day` on, around the year's end; all, if 0."""
     intervals: int = 24
     step_hours: float = 1.0
     lookahead: int = 8
@@ -137,6 +145,8 @@ class Scenario:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if self.n_microgrids:
+            object.__setattr__(self, "microgrids", self.microgrids[: self.n_microgrids])
 
 
 def scenario_names() -> tuple[str, ...]:
@@ -190,12 +200,19 @@ def _check_numbers(scenario: Scenario) -> None:
             faults.append(
                 f"{where}: unserved_per_kwh is below utility_w_per_kwh, so must-serve load would be cut first"
             )
+    if scenario.n_microgrids > len(scenario.microgrids):
+        faults.append(f"n_microgrids is {scenario.n_microgrids}, and there are {len(scenario.microgrids)}")
     for name in ("scale", "step_hours"):
         if not 0 < getattr(scenario, name) < np.inf:
             faults.append(f"{name} is {getattr(scenario, name)}, not a positive number")
-    for name, least in (("intervals", 1), ("lookahead", 1), ("seed", 0)):
+    for name, least in (("intervals", 1), ("lookahead", 1)):
         if getattr(scenario, name) < least:
             faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
+    for name in ("seed", "n_microgrids", "first_day", "n_days"):
+        if getattr(scenario, name) < 0:
+            faults.append(f"{name} is {getattr(scenario, name)}, below 0")
+    if not 0 <= scenario.pv_scale < np.inf:
+        faults.append(f"pv_scale is {scenario.pv_scale}, not a number from 0")
     for name in ("initial_charge", "cooperation"):
         if not 0 <= getattr(scenario, name) <= 1:
             faults.append(f"{name} is {getattr(scenario, name)}, outside [0, 1]")
@@ -257,7 +274,7 @@ def build_microgrids(scenario: Scenario) -> Microgrids:
     def each(name: str) -> Float[np.ndarray, " agent"]:
         return np.array([getattr(m, name) for m in scenario.microgrids])
 
-    battery, diesel, pv = k * each("battery_kw"), k * each("diesel_max_kw"), k * each("pv_peak_kw")
+    battery, diesel, pv = k * each("battery_kw"), k * each("diesel_max_kw"), k * scenario.pv_scale * each("pv_peak_kw")
     w, price = each("utility_w_per_kwh"), each("demand_price_per_kwh")
     most_load = k * each("demand_peak_kw") * w / (w - price)
     return Microgrids(

@@ -12,11 +12,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from peergrid.baselines.learned import Actor
 from peergrid.envs.p2p_trading import vector
 from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import PeergridError
 
 try:
+    import torch
     from stable_baselines3 import PPO, SAC, TD3
     from stable_baselines3.common.vec_env import VecEnv
 except ModuleNotFoundError as error:
@@ -43,6 +45,26 @@ def central_trading(num_envs: int = 1, **arguments: Any) -> TradingVecEnv:
 def solo_trading(num_envs: int = 1, **arguments: Any) -> TradingVecEnv:
     """One learner among fixed policies, as in `SoloTrading`."""
     return TradingVecEnv(vector.solo_trading(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments))
+
+
+def actor_of(model: Any) -> Actor:
+    """The network that acts, of a model of one of ALGORITHMS with an "MlpPolicy"."""
+    policy = model.policy
+    if isinstance(model, PPO):
+        parts = [policy.mlp_extractor.policy_net, policy.action_net]
+    elif isinstance(model, SAC):
+        parts = [policy.actor.latent_pi, policy.actor.mu]
+    else:
+        parts = [policy.actor.mu]
+    modules = [module for part in parts for module in part.modules()]
+    layers = [module for module in modules if isinstance(module, torch.nn.Linear)]
+    is_tanh = isinstance(modules[2], torch.nn.Tanh)  # after the container and its first layer
+    return Actor(
+        weights=tuple(layer.weight.detach().cpu().numpy().copy() for layer in layers),
+        biases=tuple(layer.bias.detach().cpu().numpy().copy() for layer in layers),
+        activation="tanh" if is_tanh else "relu",
+        bound="clip" if isinstance(model, PPO) else "tanh",
+    )
 
 
 class TradingVecEnv(VecEnv):

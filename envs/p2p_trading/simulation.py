@@ -73,7 +73,8 @@ class Simulation:
             bus=self.params.feeder.bus,
             demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
         )
-        self.episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed)
+        season = (self.scenario.first_day, self.scenario.n_days)
+        self.episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season)
         self.state: State | None = None
         self.days: Days | None = None
         self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
@@ -235,7 +236,7 @@ def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, d
 def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days:
     """Days drawn in shares of nominal and peak, as power and money, with each battery's window of energy."""
     feeder, k = params.feeder, scenario.scale
-    pv_peak = k * np.array([m.pv_peak_kw for m in scenario.microgrids])
+    pv_peak = k * scenario.pv_scale * np.array([m.pv_peak_kw for m in scenario.microgrids])
     demand_peak = k * np.array([m.demand_peak_kw for m in scenario.microgrids])
     w = params.microgrids.utility_w_per_kwh
     fall = w - np.array([m.demand_price_per_kwh for m in scenario.microgrids])

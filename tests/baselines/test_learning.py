@@ -6,23 +6,24 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hydra import compose, initialize_config_module
+from threadpoolctl import threadpool_info
 
 from peergrid.baselines import train as train_entry
 from peergrid.baselines.collect import collect, marl_eval, scores
 from peergrid.baselines.entry import settings_from
+from peergrid.baselines.evaluate import EvaluateSettings
 from peergrid.baselines.jobs import DONE, FAILED, run_job
-from peergrid.baselines.learned import LearnedPolicy, load_policy
+from peergrid.baselines.learned import LearnedPolicy, load_policy, policy_of, save_policy
 from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, play_all, read_curve
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade, Truthful
-from peergrid.baselines.references import References, references
-from peergrid.baselines.run_policy import RunPolicySettings, policy_of
+from peergrid.baselines.references import References, references, score_policy
 from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
 from peergrid.envs.p2p_trading.env import P2PTrading
@@ -53,7 +54,7 @@ def train(folder, known, algo=PPO, steps=128, seed=3, player="shared"):
 
 
 def weights_of(folder):
-    return load_policy(folder / "policy.safetensors").policy.state_dict()
+    return load_policy(folder / "policy.safetensors").actor.weights
 
 
 @pytest.mark.parametrize("algo", [PPO, SAC], ids=["ppo", "sac"])
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_curve_and_the_same_weights(tmp_path, known
     assert [p.steps for p in one] == [0, 64, 128]
     assert len({p.welfare for p in one}) == 3  # it does learn something
     a, b = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     other = train(tmp_path / "c", known, algo, seed=4)
     assert [p.welfare for p in other] != [p.welfare for p in one]
 
@@ -73,18 +74,30 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path, known, algo):
     first = train(tmp_path, known, algo, steps=64)
     before = weights_of(tmp_path)
     longer = train(tmp_path, known, algo, steps=128)
-    assert [p.steps for p in longer] == [0, 64, 64, 128]
-    assert longer[:2] == first and longer[2].welfare == first[-1].welfare  # the policy that was kept
+    assert [p.steps for p in longer] == [0, 64, 128]
+    assert longer[:2] == first
     assert read_curve(tmp_path / CURVE) == longer
-    assert any(not torch.equal(before[name], after) for name, after in weights_of(tmp_path).items())
+    assert any(not np.array_equal(old, new) for old, new in zip(before, weights_of(tmp_path), strict=True))
 
 
 def test_a_central_policy_sees_and_acts_for_all(tmp_path, known):
     train(tmp_path, known, player="central", steps=64)
     policy = load_policy(tmp_path / "policy.safetensors")
-    assert policy.policy.observation_space.shape == (4 * 51,) and policy.policy.action_space.shape == (16,)
+    assert policy.actor.n_seen == 4 * 51 and len(policy.actor.biases[-1]) == 16
     simulation = Simulation(SCENARIO, num_envs=2)
     assert np.isfinite(play_all(simulation, policy)).all()
+
+
+def test_a_solo_policy_acts_for_the_first_while_others_are_truthful(tmp_path, known):
+    train(tmp_path, known, player="solo", steps=64)
+    policy, simulation, truthful = load_policy(tmp_path / "policy.safetensors"), Simulation(SCENARIO), Truthful()
+    simulation.reset(seed=0)
+    for each in (policy, truthful):
+        each.begin_rows(simulation, np.ones(1, dtype=bool))
+    acted, others = (each.act_rows(simulation, simulation.seen)[0] for each in (policy, truthful))
+    np.testing.assert_array_equal(acted[1:], others[1:])
+    np.testing.assert_array_equal(acted[0], policy.actor(simulation.seen[:, 0])[0])
+    assert not np.allclose(acted[0], others[0])
 
 
 def test_a_learned_policy_plays_the_same_alone_and_in_a_batch(tmp_path, known):
@@ -116,6 +129,16 @@ def test_files_that_are_damaged_or_evil_are_refused_and_run_nothing(tmp_path, kn
         (tmp_path / "bad.safetensors").write_bytes(bad)
         with pytest.raises(InvalidCheckpoint, match=r"bad\.safetensors"):
             load_policy(tmp_path / "bad.safetensors")
+    actor = load_policy(weights).actor
+    for evil in (
+        replace(actor, weights=actor.weights[::-1]),
+        replace(actor, biases=actor.biases[:1]),
+        replace(actor, weights=(actor.weights[0] * np.float32(np.nan), *actor.weights[1:])),
+        replace(actor, activation="eval"),
+    ):
+        save_policy(tmp_path / "bad.safetensors", evil, "shared", {})
+        with pytest.raises(InvalidCheckpoint, match=r"bad\.safetensors"):
+            load_policy(tmp_path / "bad.safetensors")
     with pytest.raises(InvalidCheckpoint, match=r"missing\.safetensors"):
         load_policy(tmp_path / "missing.safetensors")
     for bad in (b"nonsense", pickle.dumps(Evil())):
@@ -144,6 +167,14 @@ def test_no_trade_scores_0_when_it_is_played_like_any_other_policy(tmp_path):
     assert abs(found.score(play_all(Simulation(SCENARIO, num_envs=2), Truthful()))) > 1.0
 
 
+def test_held_out_days_for_tuning_are_others(tmp_path):
+    first, later = references(SCENARIO, 2, tmp_path), references(SCENARIO, 1, tmp_path, first=1)
+    assert later.no_trade[0] == first.no_trade[1] and later.optimum[0] == first.optimum[1]
+    simulation = Simulation(SCENARIO, num_envs=1)
+    assert later.score(play_all(simulation, NoTrade(), later.first)) == pytest.approx(0.0, abs=1e-3)
+    assert score_policy(SCENARIO, "none", NoTrade(), later, "no_trade").days == pytest.approx([first.no_trade[1]])
+
+
 def test_policies_are_found_by_name_by_file_and_by_attribute(tmp_path, known):
     train(tmp_path, known, steps=64)
     assert isinstance(policy_of(str(tmp_path / "policy.safetensors")), LearnedPolicy)
@@ -157,7 +188,7 @@ def test_policies_are_found_by_name_by_file_and_by_attribute(tmp_path, known):
 
 
 def every_choice():
-    groups = ("scenario", "network", "market", "reward", "predictor", "algo", "launcher", "experiment")
+    groups = ("scenario", "network", "market", "season", "reward", "predictor", "algo", "launcher", "experiment")
     return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -167,7 +198,7 @@ def test_every_choice_composes(choice):
         settings = settings_from(compose("train", [choice]), TrainSettings)
         assert scenario_from_dict(settings.scenario).microgrids
         if not choice.startswith(("algo", "experiment")):
-            settings_from(compose("run_policy", [choice]), RunPolicySettings)
+            settings_from(compose("evaluate", [choice]), EvaluateSettings)
 
 
 def test_choices_reach_the_scenario():
@@ -211,6 +242,18 @@ def test_a_job_is_done_once_and_found_again(tmp_path):
     run_job("a job", settings_for(tmp_path, seed=1), work, lambda text: None)
     run_job("a job", settings_for(tmp_path, redo=True), work, lambda text: None)
     assert len(did) == 3 and did[0] == did[2] != did[1]
+
+
+def test_a_job_keeps_to_its_threads(tmp_path):
+    found = []
+
+    def work(folder):
+        found.append((torch.get_num_threads(), {pool["num_threads"] for pool in threadpool_info()}))
+        return {}
+
+    before = torch.get_num_threads()
+    run_job("job", settings_for(tmp_path, threads=1), work, lambda text: None)
+    assert found == [(1, {1})] and torch.get_num_threads() == before
 
 
 def test_a_failure_leaves_its_traceback_and_is_tried_again(tmp_path):

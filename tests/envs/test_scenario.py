@@ -466,3 +466,40 @@ def test_a_part_may_be_given_by_name():
     assert outcome.response.status[0] == DsoStatus.UNCHECKED
     with pytest.raises(UnknownName, match="unchecked"):
         Simulation("ieee33", dso="uncheked")
+
+
+def test_fewer_microgrids_and_more_sun():
+    scenario = load_scenario("ieee33_communities")
+    fewer = replace(scenario, n_microgrids=2, pv_scale=3.0)
+    assert fewer.microgrids == scenario.microgrids[:2]
+    one, two = Simulation(scenario), Simulation(fewer)
+    for simulation in (one, two):
+        simulation.reset(options={"evaluation_day": 16})
+    sun = [simulation.running()[1].pv_kw[0].sum(axis=0) for simulation in (one, two)]
+    assert two.n_agent == 2 and 2.5 < sun[1].sum() / sun[0][:2].sum() < 3.5  # noise is drawn for fewer
+    assert replace(fewer, seed=1).microgrids == fewer.microgrids
+    with pytest.raises(InvalidScenario, match="n_microgrids is 5, and there are 4"):
+        replace(scenario, n_microgrids=5)
+    with pytest.raises(InvalidScenario, match="pv_scale"):
+        replace(scenario, pv_scale=-1.0)
+
+
+def test_a_season_is_where_all_days_come_from(monkeypatch):
+    drawn = []
+    profiles = load_scenario("ieee33").profiles
+    draw = SyntheticProfiles.draw
+
+    def noted(self, shape, day, rng):
+        drawn.append(day)
+        return draw(self, shape, day, rng)
+
+    monkeypatch.setattr(SyntheticProfiles, "draw", noted)
+    winter = Simulation(load_scenario("ieee33", first_day=334, n_days=90), num_envs=30)
+    winter.reset(seed=0)
+    winter.reset(options={"evaluation_day": 0})
+    assert len(set(drawn)) > 20 and all(day >= 334 or day < 59 for day in drawn)
+    assert {day % 10 == 4 for day in drawn[:30]} == {False} and {day % 10 for day in drawn[30:]} == {4}
+    none = Simulation(load_scenario("ieee33", first_day=0, n_days=4))
+    with pytest.raises(PeergridError, match="no day is left"):
+        none.reset(options={"evaluation_day": 0})
+    assert profiles.n_days == 365

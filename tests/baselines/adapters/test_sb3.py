@@ -13,7 +13,14 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormalize
 
-from peergrid.baselines.adapters.sb3 import TradingVecEnv, central_trading, shared_trading, solo_trading
+from peergrid.baselines.adapters.sb3 import (
+    ALGORITHMS,
+    TradingVecEnv,
+    actor_of,
+    central_trading,
+    shared_trading,
+    solo_trading,
+)
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
 from peergrid.envs.p2p_trading.infos import INFOS
@@ -228,6 +235,19 @@ def test_off_policy_learning_keeps_the_true_end_and_looks_beyond_it():
     np.testing.assert_array_equal(buffer.next_observations[0], buffer.observations[1])
     mean, _ = evaluate_policy(model, env, n_eval_episodes=8)
     assert np.isfinite(mean) and len(model.ep_info_buffer) == 16
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=list(ALGORITHMS))
+@pytest.mark.parametrize("net_arch", [[8], [16, 8, 4]])
+def test_the_actor_acts_as_the_model_does(algorithm, net_arch):
+    env = shared_trading(2, scenario="ieee33")
+    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": net_arch}, device="cpu", seed=0)
+    seen = np.random.default_rng(0).uniform(-2, 2, (50, *env.observation_space.shape)).astype(np.float32)
+    if algorithm is PPO:  # so that bounds are met
+        model.policy.action_net.bias.data += torch.tensor([2.0, -2.0, 0.5, 0.0])
+    expected, _ = model.predict(seen, deterministic=True)
+    np.testing.assert_allclose(actor_of(model)(seen), expected, atol=2e-6)
+    assert np.ptp(expected, axis=0).max() > 0.01
 
 
 def test_without_stable_baselines_the_rest_goes_on_and_the_error_says_what_to_install():

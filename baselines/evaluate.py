@@ -1,15 +1,14 @@
 """Score a policy on held-out days: a fixed one, the yardstick of learned ones, or a learned one, anywhere.
 
-    python -m peergrid.baselines.run_policy policy=truthful scenario=ieee33 predictor=oracle
-    python -m peergrid.baselines.run_policy policy=outputs/train/<job>/policy.safetensors scenario=ieee33_communities
-    python -m peergrid.baselines.run_policy -m policy=no_trade,truthful scenario=ieee33,ieee69 launcher=joblib
+    python -m peergrid.baselines.evaluate policy=truthful scenario=ieee33 predictor=oracle
+    python -m peergrid.baselines.evaluate policy=outputs/train/<job>/policy.safetensors scenario=ieee33_communities
+    python -m peergrid.baselines.evaluate -m policy=no_trade,truthful scenario=ieee33,ieee69 launcher=joblib
 
 What is done is skipped; `python -m peergrid.baselines.collect` makes a table of it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,23 +19,21 @@ from omegaconf import DictConfig
 
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import load_policy
+from peergrid.baselines.learned import policy_of
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.score import table
-from peergrid.envs.p2p_trading.players import POLICIES
-from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import scenario_from_dict
-from peergrid.grid.parts import resolve
 
 
 @dataclass
-class RunPolicySettings:
-    """What `conf/run_policy.yaml` sets."""
+class EvaluateSettings:
+    """What `conf/evaluate.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
     predictor: str = "none"
     policy: str = "truthful"
     days: int = 20
+    first_held_out: int = 0
     seed: int = 0
     threads: int = 1
     output: str = "outputs/policies"
@@ -44,38 +41,26 @@ class RunPolicySettings:
     redo: bool = False
 
 
-def policy_of(name: str, seed: int = 0) -> Policy:
-    """The policy of that name, of a file that training wrote, or "module:attribute"; one that draws gets the seed."""
-    if name.endswith(".safetensors"):
-        return load_policy(name)
-    chosen: Any = resolve(name, "policy", POLICIES)
-    if not isinstance(chosen, type):
-        return chosen
-    draws = "seed" in inspect.signature(chosen).parameters
-    arguments: dict[str, Any] = {"seed": seed} if draws else {}
-    made: Policy = chosen(**arguments)
-    return made
-
-
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="run_policy")
-def main(cfg: DictConfig) -> None:
-    """Play the policy, print its score, write the result to the job's folder."""
-    settings = settings_from(cfg, RunPolicySettings)
+@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="evaluate")
+def main(cfg: DictConfig) -> float:
+    """Play the policy, print its score, write the result to the job's folder; returns the score."""
+    settings = settings_from(cfg, EvaluateSettings)
     scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
 
     def work(folder: Path) -> Mapping[str, Any]:
-        known = references(scenario, settings.days, Path(settings.cache))
+        known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
         policy = policy_of(settings.policy, settings.seed)
         scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
         console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
         return asdict(scored) | known.as_lists()
 
     name = "-".join((scenario.name, settings.policy, settings.predictor, f"seed{settings.seed}"))
-    run_job(name, asdict(settings), work, console.print)
+    result = run_job(name, asdict(settings), work, console.print)
+    return float(result["score"])  # what a search maximises
 
 
 if __name__ == "__main__":
     # By its name, so that the processes of a sweep find what they are sent.
-    from peergrid.baselines.run_policy import main as named
+    from peergrid.baselines.evaluate import main as named
 
     named()
