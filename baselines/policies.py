@@ -24,9 +24,11 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
 from peergrid.envs.policy import Observations
+from peergrid.envs.rows import rows_of
 from peergrid.envs.scenario import Scenario
 
 REFINEMENTS = 1
+FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
 
 
 class RandomPolicy:
@@ -251,6 +253,69 @@ class ZeroIntelligence(MarketPolicy):
             limit_price_per_kwh=limit,
             dispatch_price_per_kwh=now.published_per_kwh,
         )
+
+
+class Adaptive(MarketPolicy):
+    """Adaptive bidding: what each microgrid asks or bids follows the market, and what it expects the published prices.
+
+    It offers what pays at the nodal price that it expects: the LMP and a mean of how far its nodal price was from it,
+    which forgets by half in every interval. Its limit price is its honest one, the LMP, and a part of the half-spread
+    on top: a margin, which it raises when the market pays more, and lowers when it is left unserved. Margins are drawn
+    anew for every episode, and learned in it. Batteries are used as in `Truthful`.
+
+    Source: the zero-intelligence-plus traders of Cliff, HP Laboratories HPL-97-91, 1997, one call a step.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._known = np.zeros(0, dtype=int)  # the step up to which each row has learned
+        self._lmp_per_kwh = np.zeros(0)
+        self._offset_per_kwh = np.zeros((0, 0))
+        self._margin = np.zeros((0, 0))
+        self._offered_kw = np.zeros((0, 0))
+
+    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+        shape = (len(rows), simulation.n_agent)
+        if self._margin.shape != shape:
+            self._known, self._lmp_per_kwh = np.zeros(len(rows), dtype=int), np.zeros(len(rows))
+            self._offset_per_kwh, self._margin, self._offered_kw = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._known[rows], self._offset_per_kwh[rows] = 0, 0.0
+        for i, rng in zip(np.flatnonzero(rows), simulation.spawn(rows), strict=True):
+            own = np.random.default_rng([self._seed, int(rng.integers(2**63))])
+            self._margin[i] = own.uniform(0.0, 1.0, simulation.n_agent)
+
+    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        params, step = simulation.params, simulation.running()[0].step
+        spread = params.market.half_spread_per_kwh
+        self._learn(simulation, step > self._known, spread)
+        self._known, self._lmp_per_kwh = step.copy(), now.lmp_per_kwh.copy()
+        price = np.clip(now.lmp_per_kwh[:, None] + self._offset_per_kwh, 0.0, params.market.price_cap_per_kwh)
+        battery_kw = _arbitrage(simulation, now)
+        offered_kw = export_at(params.microgrids, replace(now.interval, battery_kw=battery_kw), price, "left")
+        self._offered_kw = offered_kw
+        return Decisions(
+            battery_kw=battery_kw,
+            quantity_kw=offered_kw,
+            limit_price_per_kwh=now.lmp_per_kwh[:, None] + spread * self._margin * np.sign(offered_kw),
+            dispatch_price_per_kwh=price,
+        )
+
+    def _learn(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"], spread: float) -> None:
+        """Take note of what the last interval showed, in the marked rows."""
+        if simulation.outcome is None or not rows.any():
+            return
+        outcome = rows_of(simulation.outcome, rows[simulation.played])
+        lmp, published = self._lmp_per_kwh[rows, None], simulation.running()[0].last_price_per_kwh[rows]
+        self._offset_per_kwh[rows] += FORGETTING * (published - lmp - self._offset_per_kwh[rows])
+
+        margin, offered_kw, sold_kw = self._margin[rows], self._offered_kw[rows], outcome.contracts.quantity_kw
+        side, is_market = np.sign(offered_kw), (sold_kw != 0).any(axis=1, keepdims=True)
+        price = outcome.contracts.price_per_kwh.max(axis=1, keepdims=True)
+        # What the market paid above the LMP, as a margin: of sellers upwards, of buyers downwards.
+        paid = np.where(is_market, side * (price - lmp) / spread if spread else 0.0 * margin, -1.0)
+        is_unserved = np.abs(offered_kw) > np.abs(sold_kw) * (1 + 1e-6)
+        moves = (paid > margin) | is_unserved
+        self._margin[rows] = np.clip(margin + np.where(moves, MARGIN_RATE * (paid - margin), 0.0), -1.0, 1.0)
 
 
 class Refined(MarketPolicy):

@@ -29,6 +29,7 @@ POLICIES = {
     "planned": "peergrid.baselines.policies:Planned",
     "receding": "peergrid.baselines.policies:Receding",
     "selfish": "peergrid.baselines.policies:Selfish",
+    "adaptive": "peergrid.baselines.policies:Adaptive",
     "zero_intelligence": "peergrid.baselines.policies:ZeroIntelligence",
     "optimal": "peergrid.baselines.policies:Optimal",
 }

@@ -10,6 +10,9 @@ from pettingzoo import ParallelEnv
 
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import (
+    FORGETTING,
+    MARGIN_RATE,
+    Adaptive,
     NoTrade,
     Optimal,
     Planned,
@@ -29,7 +32,7 @@ from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import load_scenario
 
-POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence)
+POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence, Adaptive)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -219,3 +222,40 @@ def test_zero_intelligence_never_offers_at_a_loss_and_repeats_itself():
     assert (np.where(sold > 1e-6, price - value, 0.0) >= -1e-9).all()
     assert (np.where(sold < -1e-6, value - price, 0.0) >= -1e-9).all()
     assert np.unique(sold).size > 3
+
+
+def test_adaptive_bidders_expect_what_was_published_and_follow_the_market():
+    simulation, policy = Simulation("ieee33_communities", num_envs=3), Adaptive(seed=5)
+    spread = simulation.params.market.half_spread_per_kwh
+    simulation.reset(options={"evaluation_day": 0})
+    policy.begin_rows(simulation, np.ones(3, dtype=bool))
+    offset, moved = np.zeros((3, 4)), 0
+    for _ in range(20):
+        now = current_interval(*simulation.running(), simulation.params)
+        decided = policy.decide(simulation, now, simulation.seen)
+        again = policy.decide(simulation, now, simulation.seen)  # being asked twice teaches nothing
+        np.testing.assert_array_equal(again.limit_price_per_kwh, decided.limit_price_per_kwh)
+        lmp, side = now.lmp_per_kwh[:, None], np.sign(decided.quantity_kw)
+        np.testing.assert_allclose(decided.dispatch_price_per_kwh, np.clip(lmp + offset, 0.0, 1.0), atol=1e-9)
+        margin = side * (decided.limit_price_per_kwh - lmp) / spread
+        assert (np.abs(margin) <= 1 + 1e-9).all()
+        _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
+        offset += FORGETTING * (outcome.response.price_per_kwh[:, simulation.params.trade_bus] - lmp - offset)
+        now = current_interval(*simulation.running(), simulation.params)
+        later = policy.decide(simulation, now, simulation.seen)
+        stays = np.sign(later.quantity_kw) == side
+        change = np.where(stays, side * (later.limit_price_per_kwh - now.lmp_per_kwh[:, None]) / spread - margin, 0.0)
+        unserved = np.abs(decided.quantity_kw) > np.abs(outcome.contracts.quantity_kw) * (1 + 1e-6)
+        paid = side * (outcome.contracts.price_per_kwh.max(axis=1, keepdims=True) - lmp) / spread
+        market = (outcome.contracts.quantity_kw != 0).any(axis=1, keepdims=True)
+        goal = np.where(market, paid, -1.0)
+        expected = np.where((goal > margin) | unserved, MARGIN_RATE * (goal - margin), 0.0)
+        np.testing.assert_allclose(change, np.where(stays, expected, 0.0), atol=1e-6)
+        moved += int((np.abs(change) > 1e-3).sum())
+    assert moved > 20
+
+
+def test_adaptive_bidders_do_better_than_truthful_ones_where_the_network_limits():
+    env = p2p_trading_v0.parallel_env(scenario="ieee33_communities")
+    worth = {policy: sum(play_day(env, policy(), day).welfare for day in range(2)) for policy in (Adaptive, Truthful)}
+    assert worth[Adaptive] > worth[Truthful] + 50
