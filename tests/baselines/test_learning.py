@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from threadpoolctl import threadpool_info
 
 from peergrid.baselines import train as train_entry
@@ -209,6 +210,17 @@ def test_choices_reach_the_scenario():
     scenario = scenario_from_dict(settings.scenario)
     assert (scenario.name, scenario.market.mechanism, scenario.cooperation) == ("ieee69", "bilateral", 0.5)
     assert scenario.network.rating_floor_a == np.inf and settings.predictor == "oracle"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_an_experiment_sets_is_set(path):
+    wanted = OmegaConf.load(path)
+    entry = "evaluate" if "policy" in wanted.get("hydra", {}).get("sweeper", {}).get("params", {}) else "train"
+    with initialize_config_module("peergrid.conf", version_base="1.3"):
+        cfg = compose(entry, [f"experiment={path.stem}"], return_hydra_config=True)
+    own = {key: value for key, value in wanted.items() if key not in ("defaults", "hydra")}
+    assert own and {key: cfg[key] for key in own} == own
+    assert cfg.hydra.sweeper.params == wanted.hydra.sweeper.params
 
 
 @pytest.mark.parametrize("typo", ["+step=5", "+algo.nme=ppo", "+scenario.market.mechansim=direct"])
