@@ -3,8 +3,9 @@
     python -m peergrid.baselines.collect outputs/train
 
 Writes `runs.parquet` (a row for each job, done, failed or unfinished), `days.parquet` (a row for each job and held-out
-day), `curves.parquet` (a row for each job and point of its learning curve), `manifest.csv`, `scores.json` (in the form
-that marl-eval reads) and the learning curves; prints a table of scores and what failed.
+day), `curves.parquet` (a row for each job and point of its learning curve), `manifest.csv`, `scores.csv`, `scores.md`,
+`scores.json` (in the form that marl-eval reads), learning curves and performance profiles; prints a table of scores and
+what failed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.box import HEAVY_HEAD, MARKDOWN, Box
+from rich.console import Console
 from rich.table import Table
 
 from peergrid.baselines.entry import console_for_tables, write_json
 from peergrid.baselines.jobs import DONE, FAILED, RESULT, RUN
 from peergrid.baselines.learning import CURVE, read_curve
-from peergrid.baselines.statistics import estimate_score
+from peergrid.baselines.statistics import estimate_score, performance_profile
 from peergrid.grid.errors import PeergridError
 
 # What tells one group of runs from another; seeds are its runs.
 OF_GROUP = ("scenario", "variant", "policy", "player", "predictor")
+# Figures beside the score, means over a group's runs: their heading and how many decimals are shown.
+BESIDE = {
+    "over_no_trade": ("over no trade, per day", 1),
+    "acceptance": ("accepted", 3),
+    "curtailed_kwh": ("cut, kWh per day", 0),
+    "bus_hours_beyond": ("bus-hours beyond limits", 2),
+    "gini": ("Gini of gains", 2),
+    "failed_solves": ("failed solves", 0),
+    "wall_s": ("wall, s", 0),
+}
 TOLD_ELSEWHERE = {
     "scenario",
     "algo",
@@ -76,6 +89,8 @@ def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             result = json.loads((place / RESULT).read_text(encoding="utf-8"))
             run |= {"wall_s": json.loads((place / DONE).read_text(encoding="utf-8"))["seconds"]}
             run |= {name: value for name, value in result.items() if isinstance(value, (int, float))}
+            if "learned" in result:
+                run |= _learned(result["learned"])
             each = zip(result["days"], result["no_trade"], result["optimum"], strict=True)
             for day, (welfare, least, most) in enumerate(each):
                 days.append({**run, "day": day, "welfare": welfare, "no_trade": least, "optimum": most})
@@ -88,14 +103,15 @@ def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def scores(days: pd.DataFrame) -> pd.DataFrame:
-    """The interquartile mean score of each group of runs with its interval."""
+    """The interquartile mean score of each group of runs with its interval, and the figures beside it."""
     found = []
     for group, part in days.groupby(list(OF_GROUP), sort=True, dropna=False):
         welfare = part.pivot(index="seed", columns="day", values="welfare").dropna(axis=1)
         reference = part.drop_duplicates("day").set_index("day").loc[welfare.columns]
         least, most = reference["no_trade"].to_numpy(float), reference["optimum"].to_numpy(float)
         estimate = estimate_score(welfare.to_numpy(float) - least, most - least)
-        found.append(dict(zip(OF_GROUP, group, strict=True)) | {"runs": len(welfare)} | vars(estimate))
+        beside = part.drop_duplicates("seed").reindex(columns=list(BESIDE)).mean().to_dict()
+        found.append(dict(zip(OF_GROUP, group, strict=True)) | {"runs": len(welfare)} | vars(estimate) | beside)
     return pd.DataFrame(found)
 
 
@@ -109,15 +125,17 @@ def marl_eval(days: pd.DataFrame) -> dict[str, Any]:
     return told
 
 
-def table(found: pd.DataFrame) -> Table:
-    """The scores as a table."""
-    grid = Table(title="Scores: interquartile mean [95 %]; no trade is 0, the optimum 100", title_justify="left")
-    for name in (*OF_GROUP, "runs"):
-        grid.add_column(name, justify="right" if name == "runs" else "left")
-    grid.add_column("score", justify="right")
+def table(found: pd.DataFrame, form: Box = HEAVY_HEAD) -> Table:
+    """The scores as a table; columns that say nothing are left out."""
+    title = None if form is MARKDOWN else "Scores: interquartile mean [95 %]; no trade is 0, the optimum 100"
+    grid = Table(title=title, title_justify="left", box=form)
+    told = [name for name in OF_GROUP if found[name].nunique() > 1 or name in ("scenario", "policy")]
+    for name in (*told, "runs", "score", *(heading for heading, _ in BESIDE.values())):
+        grid.add_column(name, justify="left" if name in told else "right")
     for row in found.to_dict("records"):
         shown = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-        grid.add_row(*(str(row[name]) for name in (*OF_GROUP, "runs")), shown)
+        beside = ["" if pd.isna(row[name]) else f"{row[name]:.{n}f}" for name, (_, n) in BESIDE.items()]
+        grid.add_row(*(str(row[name]) for name in told), str(row["runs"]), shown, *beside)
     return grid
 
 
@@ -129,7 +147,8 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
     for axis, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
         own = curves[curves["scenario"] == scenario]
         groups = own.groupby(["variant", "policy", "player", "predictor"], sort=True, dropna=False)
-        for colour, (group, part) in zip(COLOURS, groups, strict=False):
+        for k, (group, part) in enumerate(groups):
+            colour = COLOURS[k % len(COLOURS)]
             by_step = part.groupby("steps")["score"]
             steps, mean = np.array(list(by_step.groups)), by_step.mean().to_numpy()
             label = ", ".join(str(name) for name in group if name)
@@ -145,6 +164,39 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
         axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
     return path
+
+
+def draw_profiles(days: pd.DataFrame, path: Path) -> Path:
+    """Performance profiles: the share of held-out days, over all runs, that score more than each value."""
+    scenarios, at = sorted(days["scenario"].unique()), np.linspace(-50.0, 100.0, 151)
+    figure = Figure(figsize=(6.0 * len(scenarios), 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
+        own = days[days["scenario"] == scenario]
+        groups = own.groupby(["variant", "policy", "player", "predictor"], sort=True, dropna=False)
+        for k, (group, part) in enumerate(groups):
+            score = 100.0 * (part["welfare"] - part["no_trade"]) / (part["optimum"] - part["no_trade"])
+            line, label = ("-", "--", ":")[k // len(COLOURS) % 3], ", ".join(str(name) for name in group if name)
+            axis.plot(at, performance_profile(score.to_numpy(float), at), line, color=COLOURS[k % 8], label=label)
+        axis.set_title(scenario)
+        axis.set_xlabel("score of a day (no trade 0, optimum 100)")
+        axis.set_ylabel("share of days above it")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(linewidth=0.4, alpha=0.5)
+        axis.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _learned(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of a learned policy is called: by what it learned, and where."""
+    first, n = about["season"]
+    season = f", days {first} to {first + n - 1}" if n else ""
+    return {
+        "policy": f"{about['algorithm']} of {about['scenario']}{season}",
+        "player": about["player"],
+        "seed": about["seed"],
+    }
 
 
 def _variant(overrides: list[str]) -> str:
@@ -176,7 +228,10 @@ def main() -> int:
         days.to_parquet(folder / "days.parquet", index=False)
         write_json(folder / "scores.json", marl_eval(days))
         found.to_csv(folder / "scores.csv", index=False)
-        written += [folder / name for name in ("days.parquet", "scores.json", "scores.csv")]
+        with (folder / "scores.md").open("w", encoding="utf-8") as file:
+            Console(file=file, width=300).print(table(found, MARKDOWN))
+        written += [folder / name for name in ("days.parquet", "scores.json", "scores.csv", "scores.md")]
+        written.append(draw_profiles(days, folder / "profiles.png"))
     if len(curves):
         curves.to_parquet(folder / "curves.parquet", index=False)
         written += [folder / "curves.parquet", draw_curves(curves, folder / "curves.png")]

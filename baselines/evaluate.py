@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import policy_of
+from peergrid.baselines.learned import LearnedPolicy, policy_of
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.score import table
 from peergrid.envs.scenario import scenario_from_dict
@@ -52,7 +52,8 @@ def main(cfg: DictConfig) -> float:
         policy = policy_of(settings.policy, settings.seed)
         scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
         console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
-        return asdict(scored) | known.as_lists()
+        learned = {"learned": policy.about | {"player": policy.player}} if isinstance(policy, LearnedPolicy) else {}
+        return asdict(scored) | known.as_lists() | learned
 
     name = "-".join((scenario.name, settings.policy, settings.predictor, f"seed{settings.seed}"))
     result = run_job(name, asdict(settings), work, console.print)

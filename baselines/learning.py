@@ -109,7 +109,8 @@ def learn(
     )
     curve = read_curve(folder / CURVE) if resume(model, env, folder) else []
     spent = (curve[-1].seconds, curve[-1].environment_seconds) if curve else (0.0, 0.0)
-    about = {"scenario": scenario.name, "predictor": predictor, "seed": seed}
+    season = [scenario.first_day, scenario.n_days]
+    about = {"scenario": scenario.name, "season": season, "predictor": predictor, "seed": seed, "algorithm": algo.name}
     test = Simulation(scenario, num_envs=len(references.no_trade), predictor=predictor)
     start = time.perf_counter()
     while True:
@@ -126,7 +127,7 @@ def learn(
                     environment_seconds=spent[1] + timed.seconds,
                 )
             )
-            save_policy(folder / WEIGHTS, actor, player, about | {"algorithm": algo.name, "steps": done})
+            save_policy(folder / WEIGHTS, actor, player, about | {"steps": done})
             write_curve(folder / CURVE, curve)
             save_checkpoint(model, env, folder)
         report(curve[-1])
