@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from peergrid.baselines.adapters.sb3 import (
@@ -23,9 +22,9 @@ from peergrid.baselines.adapters.sb3 import (
     solo_trading,
 )
 from peergrid.baselines.learned import WEIGHTS, LearnedPolicy, save_policy
+from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError
 
@@ -134,17 +133,6 @@ def learn(
         if done >= steps:
             return curve
         model.learn(min(check_every, steps - done) * slots, reset_num_timesteps=False)
-
-
-def play_all(simulation: Simulation, policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
-    """Welfare of each held-out day, in currency: row k plays day `first` + k."""
-    simulation.reset(options={"evaluation_day": first})
-    policy.begin_rows(simulation, np.ones(simulation.num_envs, dtype=bool))
-    welfare = np.zeros(simulation.num_envs)
-    while not simulation.is_over.all():
-        _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
-        welfare += outcome.welfare
-    return welfare
 
 
 def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from peergrid.envs.limits import VOLTAGE_TOLERANCE_PU
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import CURTAILED_SHARE
 from peergrid.envs.p2p_trading.types import Outcome, Params
-from peergrid.envs.policy import Policy
+from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.grid.dso import DsoStatus
 
 
@@ -61,6 +62,17 @@ def play_day(env: P2PTrading, policy: Policy, day: int) -> DayRecord:
         assert env.last_outcome is not None
         outcomes.append(env.last_outcome)
     return _record(outcomes, env, day, policy_seconds)
+
+
+def play_all(simulation: Simulation, policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
+    """Welfare of each held-out day, in currency: row k plays day `first` + k."""
+    simulation.reset(options={"evaluation_day": first})
+    policy.begin_rows(simulation, np.ones(simulation.num_envs, dtype=bool))
+    welfare = np.zeros(simulation.num_envs)
+    while not simulation.is_over.all():
+        _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
+        welfare += outcome.welfare
+    return welfare
 
 
 def _record(outcomes: list[Outcome], env: P2PTrading, day: int, policy_seconds: float) -> DayRecord:

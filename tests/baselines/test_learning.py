@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from peergrid.baselines.entry import settings_from
 from peergrid.baselines.evaluate import EvaluateSettings
 from peergrid.baselines.jobs import DONE, FAILED, run_job
 from peergrid.baselines.learned import LearnedPolicy, load_policy, policy_of, save_policy
-from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, play_all, read_curve
-from peergrid.baselines.play import play_day
+from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, read_curve
+from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade, Truthful
 from peergrid.baselines.references import References, references, score_policy
 from peergrid.baselines.score import optimal_welfare
@@ -300,6 +301,18 @@ def test_collect_makes_tidy_tables_and_the_scores_of_groups(tmp_path):
 def test_an_empty_folder_is_an_error_that_says_so(tmp_path):
     with pytest.raises(PeergridError, match="no job in"):
         collect(tmp_path)
+
+
+def test_the_array_script_runs_its_line_of_the_list(tmp_path):
+    (tmp_path / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "jobs.txt").write_text("scenario=ieee33 seed=0\nscenario=ieee69 algo=sac seed=1\n")
+    script = Path(__file__).resolve().parents[2] / "examples" / "slurm_array.sh"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2"}
+    done = subprocess.run(
+        ["bash", str(script), str(tmp_path / "jobs.txt")], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == ["-m", "peergrid.baselines.train", "scenario=ieee69", "algo=sac", "seed=1"]
 
 
 @pytest.mark.slow
