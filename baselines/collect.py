@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import HEAVY_HEAD, MARKDOWN, Box
@@ -33,15 +34,15 @@ from peergrid.grid.errors import PeergridError
 
 # What tells one group of runs from another; seeds are its runs.
 OF_GROUP = ("scenario", "variant", "policy", "player", "predictor")
-# Figures beside the score, means over a group's runs: their heading and how many decimals are shown.
+# Figures beside the score, means over a group's runs and per day: their heading and how many decimals are shown.
 BESIDE = {
-    "over_no_trade": ("over no trade, per day", 1),
+    "over_no_trade": ("over no\ntrade", 1),
     "acceptance": ("accepted", 3),
-    "curtailed_kwh": ("cut, kWh per day", 0),
-    "bus_hours_beyond": ("bus-hours beyond limits", 2),
-    "gini": ("Gini of gains", 2),
-    "failed_solves": ("failed solves", 0),
-    "wall_s": ("wall, s", 0),
+    "curtailed_kwh": ("cut\nkWh", 0),
+    "bus_hours_beyond": ("bus-hours\nbeyond", 2),
+    "gini": ("Gini", 2),
+    "failed_solves": ("failed\nsolves", 0),
+    "wall_s": ("wall\ns", 0),
 }
 TOLD_ELSEWHERE = {
     "scenario",
@@ -58,6 +59,7 @@ TOLD_ELSEWHERE = {
 TOLD_ELSEWHERE |= {"output", "cache", "redo", "threads", "check_every"}
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
+LINES = ("-", "--", ":")
 
 
 def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -131,7 +133,8 @@ def table(found: pd.DataFrame, form: Box = HEAVY_HEAD) -> Table:
     grid = Table(title=title, title_justify="left", box=form)
     told = [name for name in OF_GROUP if found[name].nunique() > 1 or name in ("scenario", "policy")]
     for name in (*told, "runs", "score", *(heading for heading, _ in BESIDE.values())):
-        grid.add_column(name, justify="left" if name in told else "right")
+        name = name.replace("\n", " ") if form is MARKDOWN else name
+        grid.add_column(name, justify="left" if name in told else "right", no_wrap=name in (*told, "score"))
     for row in found.to_dict("records"):
         shown = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
         beside = ["" if pd.isna(row[name]) else f"{row[name]:.{n}f}" for name, (_, n) in BESIDE.items()]
@@ -141,51 +144,64 @@ def table(found: pd.DataFrame, form: Box = HEAVY_HEAD) -> Table:
 
 def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
     """Learning curves: the mean over seeds, and the range of the seeds."""
-    scenarios = sorted(curves["scenario"].unique())
-    figure = Figure(figsize=(6.0 * len(scenarios), 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
-        own = curves[curves["scenario"] == scenario]
-        groups = own.groupby(["variant", "policy", "player", "predictor"], sort=True, dropna=False)
-        for k, (group, part) in enumerate(groups):
-            colour = COLOURS[k % len(COLOURS)]
-            by_step = part.groupby("steps")["score"]
-            steps, mean = np.array(list(by_step.groups)), by_step.mean().to_numpy()
-            label = ", ".join(str(name) for name in group if name)
-            axis.plot(steps, mean, color=colour, label=f"{label} ({part['seed'].nunique()})")
-            axis.fill_between(steps, by_step.min(), by_step.max(), color=colour, alpha=0.15, lw=0)
+
+    def draw(axis: Axes, part: pd.DataFrame, style: Mapping[str, Any]) -> None:
+        by_step = part.groupby("steps")["score"]
+        axis.plot(np.array(list(by_step.groups)), by_step.mean(), **style)
+        low, high = by_step.min().to_numpy(), by_step.max().to_numpy()
+        axis.fill_between(np.array(list(by_step.groups)), low, high, color=style["color"], alpha=0.15, lw=0)
+
+    figure = _panels(curves, draw, "environment steps", "score (no trade 0, optimum 100)")
+    for axis in figure.axes:
         axis.axhline(0.0, color="black", lw=0.8)
-        axis.set_title(scenario)
-        axis.set_xlabel("environment steps")
-        axis.set_ylabel("score (no trade 0, optimum 100)")
         axis.set_ylim(bottom=max(-100.0, axis.get_ylim()[0]))
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(linewidth=0.4, alpha=0.5)
-        axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
     return path
 
 
 def draw_profiles(days: pd.DataFrame, path: Path) -> Path:
     """Performance profiles: the share of held-out days, over all runs, that score more than each value."""
-    scenarios, at = sorted(days["scenario"].unique()), np.linspace(-50.0, 100.0, 151)
-    figure = Figure(figsize=(6.0 * len(scenarios), 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
-        own = days[days["scenario"] == scenario]
-        groups = own.groupby(["variant", "policy", "player", "predictor"], sort=True, dropna=False)
-        for k, (group, part) in enumerate(groups):
-            score = 100.0 * (part["welfare"] - part["no_trade"]) / (part["optimum"] - part["no_trade"])
-            line, label = ("-", "--", ":")[k // len(COLOURS) % 3], ", ".join(str(name) for name in group if name)
-            axis.plot(at, performance_profile(score.to_numpy(float), at), line, color=COLOURS[k % 8], label=label)
-        axis.set_title(scenario)
-        axis.set_xlabel("score of a day (no trade 0, optimum 100)")
-        axis.set_ylabel("share of days above it")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(linewidth=0.4, alpha=0.5)
-        axis.legend(frameon=False, fontsize="small")
+    at = np.linspace(-50.0, 100.0, 151)
+
+    def draw(axis: Axes, part: pd.DataFrame, style: Mapping[str, Any]) -> None:
+        score = 100.0 * (part["welfare"] - part["no_trade"]) / (part["optimum"] - part["no_trade"])
+        axis.plot(at, performance_profile(score.to_numpy(float), at), **style)
+
+    figure = _panels(days, draw, "score of a day (no trade 0, optimum 100)", "share of days above it")
     figure.savefig(path, dpi=150)
     return path
+
+
+def _panels(
+    runs: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, Mapping[str, Any]], None], x_label: str, y_label: str
+) -> Figure:
+    """A panel for each scenario, in which every group of runs is drawn in its own style; one legend for all."""
+    scenarios, columns = sorted(runs["scenario"].unique()), ["variant", "policy", "player", "predictor"]
+    told = [name for name in columns if runs[name].nunique() > 1] or ["policy"]
+    groups = sorted({tuple(row) for row in runs[told].astype(str).itertuples(index=False)})
+    styles = {
+        group: {"color": COLOURS[k % len(COLOURS)], "ls": LINES[k // len(COLOURS) % len(LINES)]}
+        for k, group in enumerate(groups)
+    }
+    n_column = min(3, len(scenarios))
+    n_row = -(-len(scenarios) // n_column)
+    figure = Figure(figsize=(5.0 * n_column, 3.6 * n_row + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    handles: dict[str, Any] = {}
+    for k, scenario in enumerate(scenarios):
+        axis, own = figure.add_subplot(n_row, n_column, k + 1), runs[runs["scenario"] == scenario]
+        for group, part in own.groupby([own[name].astype(str) for name in told], sort=True):
+            seeds = part["seed"].nunique()
+            label = ", ".join(name for name in group if name) + (f" ({seeds} runs)" if seeds > 1 else "")
+            draw(axis, part, styles[group] | {"label": label})
+            handles.setdefault(label, axis.lines[-1])
+        axis.set_title(scenario)
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(y_label)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(linewidth=0.4, alpha=0.5)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
 def _learned(about: Mapping[str, Any]) -> dict[str, Any]:
