@@ -49,6 +49,7 @@ from peergrid.envs.drawing import (
     write_header,
     write_on,
 )
+from peergrid.envs.p2p_trading.mechanisms import pairs_kw
 from peergrid.envs.p2p_trading.types import Days, Outcome, Params, State
 from peergrid.grid.dso import DsoStatus
 
@@ -252,14 +253,12 @@ def _draw_contracts(chart: FeederMap, scene: _Scene) -> None:
     if scene.outcome is None:
         return
     quantity = scene.outcome.contracts.quantity_kw[scene.row]
-    sold, bought = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
-    volume = max(float(sold.sum()), 1e-9)
-    pair_kw = np.outer(sold, bought) / volume  # contracts balance as a whole; who meets whom is drawn pro rata
+    pair_kw = pairs_kw(quantity)
     bus = scene.params.trade_bus
     places = np.stack([chart.x, chart.y], axis=-1)
     obstacles = np.concatenate([places, *(places[bus] + to for to in ((0, -15), (0, 15), (15, 0)))])
     largest = np.argsort(-pair_kw, axis=None, kind="stable")[:MOST_CONTRACTS]
-    pairs = [np.unravel_index(k, pair_kw.shape) for k in largest if pair_kw.flat[k] > 0.005 * volume]
+    pairs = [np.unravel_index(k, pair_kw.shape) for k in largest if pair_kw.flat[k] > 0.005 * pair_kw.sum()]
     widest = 2.2 if len(pairs) <= 6 else 1.2
     for i, k in pairs:
         a, b = places[bus[i]], places[bus[k]]
