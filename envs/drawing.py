@@ -347,7 +347,7 @@ def map_feeder(
     is_marked[[0, *marked]] = True
     is_stacked[list(stacked)] = True
     height = tall - 28 - 28
-    level, crowded = _spread_lanes(lane, is_marked, is_stacked, height if feeder.n_bus <= MOST_NAMES else np.inf)
+    level, crowded = spread_lanes(lane, is_marked, is_stacked, height if feeder.n_bus <= MOST_NAMES else np.inf)
     upward, downward = _strokes(feeder.parent, lane)
     return FeederMap(
         axes=axes,
@@ -362,7 +362,7 @@ def map_feeder(
     )
 
 
-def _spread_lanes(
+def spread_lanes(
     lane: Float[np.ndarray, " bus"],
     marked: Bool[np.ndarray, " bus"],
     stacked: Bool[np.ndarray, " bus"],

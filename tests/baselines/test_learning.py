@@ -25,6 +25,7 @@ from peergrid.baselines.references import References, references
 from peergrid.baselines.run_policy import RunPolicySettings, policy_of
 from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
+from peergrid.baselines.watch import WatchSettings
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import load_scenario, scenario_from_dict
@@ -168,6 +169,7 @@ def test_every_choice_composes(choice):
         assert scenario_from_dict(settings.scenario).microgrids
         if not choice.startswith(("algo", "experiment")):
             settings_from(compose("run_policy", [choice]), RunPolicySettings)
+            settings_from(compose("watch", [choice]), WatchSettings)
 
 
 def test_choices_reach_the_scenario():
