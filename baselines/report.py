@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from peergrid.baselines.episode import PARTS, Episode
-from peergrid.envs.drawing import hours_of, layout_tree, minus, spread_lanes
-from peergrid.envs.limits import LOADING_TOLERANCE, beyond_limits
+from peergrid.envs.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
 from peergrid.grid.dso import DsoStatus
 
 PAGE = files("peergrid.baselines") / "page"
@@ -101,6 +100,7 @@ def page_data(episode: Episode) -> dict[str, Any]:
             for bus, low, high in zip(params.trade_bus, grids.energy_min_kwh, grids.energy_max_kwh, strict=True)
         ],
         "generators": list(params.generators.bus),
+        "beyond": [np.flatnonzero(buses_beyond(feeder, voltage)).tolist() for voltage in episode.voltage_pu],
         "alarms": _alarms(episode),
         "lmp": _rounded(episode.lmp_per_kwh, 5),
         "substation": _rounded(episode.substation_kw, 2),
@@ -133,14 +133,11 @@ def page_data(episode: Episode) -> dict[str, Any]:
 
 def _alarms(episode: Episode) -> list[str]:
     """What is wrong in each interval; an empty text where nothing is."""
-    beyond = beyond_limits(episode.voltage_pu, episode.params.feeder)[:, 1:].sum(axis=1)
-    overloads = (episode.loading > 1.0 + LOADING_TOLERANCE).sum(axis=1)
-    said = []
-    for t, status in enumerate(map(DsoStatus, episode.status.tolist())):
-        faults = [f"{beyond[t]} buses beyond limits"] * bool(beyond[t])
-        faults += [f"{overloads[t]} lines overloaded"] * bool(overloads[t])
-        faults += [f"DSO: {status.sentence}"] * (status != DsoStatus.OPTIMAL)
-        said.append("; ".join(faults))
+    feeder, said = episode.params.feeder, []
+    for loading, voltage, number in zip(episode.loading, episode.voltage_pu, episode.status.tolist(), strict=True):
+        status = DsoStatus(number)
+        faults = excesses(loading, buses_beyond(feeder, voltage))
+        said.append("; ".join(faults + [f"DSO: {status.sentence}"] * (status != DsoStatus.OPTIMAL)))
     return said
 
 

@@ -55,8 +55,9 @@ const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(
 function table(caption, head, rows, isAlarm = () => false) {
   const cells = rows.map((row, i) => html("tr", {}, html("th", { scope: "row" }, row[0]),
     ...row.slice(1).map((text, k) => html("td", isAlarm(i, k) ? { class: "alarm" } : {}, text))));
-  return html("table", {}, html("caption", {}, caption),
-    html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))), html("tbody", {}, ...cells));
+  const heads = head.map((text) => html("th", { scope: "col" }, text));
+  return html("table", {}, html("caption", {}, caption), html("thead", {}, html("tr", {}, ...heads)),
+    html("tbody", {}, ...cells));
 }
 
 /** Room for a figure: a legible one even in a window that is none yet. */
@@ -84,25 +85,26 @@ function drawMap(box) {
       "stroke-linejoin": "round", "stroke-linecap": "round" }));
     if (Math.abs(flow) > 0.01 * most) {
       const size = (wide + 5) / 2, at = (x[j] + x[p]) / 2, way = flow > 0 ? 1 : -1;
-      parts.lines.append(svg("path", { d: path([[at - way * size, y[j] - size], [at + way * size, y[j]],
-        [at - way * size, y[j] + size]]) + "Z", style: `fill:color-mix(in oklab, ${stroke} 60%, var(--ink));stroke:var(--paper);stroke-width:0.7` }));
+      const head = path([[at - way * size, y[j] - size], [at + way * size, y[j]], [at - way * size, y[j] + size]]) + "Z";
+      const dark = `color-mix(in oklab, ${stroke} 60%, var(--ink))`;
+      parts.lines.append(svg("path", { d: head, style: `fill:${dark};stroke:var(--paper);stroke-width:0.7` }));
     }
     if (data.loading[t][j] > 1.0001)
-      parts.lines.append(svg("path", { d, fill: "none", style: "stroke:var(--alarm);stroke-width:1.6", "stroke-dasharray": "4 3" }));
+      parts.lines.append(svg("path", { d, fill: "none", class: "alarm", "stroke-dasharray": "4 3" }));
     parts.lines.append(svg("path", { d, fill: "none", stroke: "transparent", "stroke-width": 11 }, told));
   }
   drawTrades(parts.trades, x, y, tall);
 
   const small = Math.max(2.6, Math.min(5, 165 / data.buses.length));
   for (const [j, name] of data.buses.entries()) {
-    const v = data.voltage[t][j], fill = ramp(voltageShare(v), VOLTAGE), beyond = j && isBeyond(v);
+    const v = data.voltage[t][j], fill = ramp(voltageShare(v), VOLTAGE), radius = isMarked.has(j) ? 11 : small;
     const shed = data.shed[t][j] > 0.05 ? `, ${kw(data.shed[t][j])} shed` : "";
     const who = data.microgrids.findIndex((m) => m.bus === j);
     const told = `${j ? "bus" : "substation, bus"} ${name}${who < 0 ? "" : `, microgrid ${who}`}\n` +
       `${num(v, 4)} p.u.\n${num(data.price[t][j], 4)} currency/kWh\nload ${kw(data.load[t][j])}${shed}`;
     const bus = svg("g", { class: "bus" }, told);
-    const radius = isMarked.has(j) ? 11 : small;
-    if (beyond) bus.append(svg("circle", { cx: x[j], cy: y[j], r: radius + 3.5, style: "fill:none;stroke:var(--alarm);stroke-width:1.8" }));
+    if (data.beyond[t].includes(j))
+      bus.append(svg("circle", { cx: x[j], cy: y[j], r: radius + 3.5, fill: "none", class: "alarm" }));
     const style = `fill:${fill};stroke:var(--ink);stroke-width:${isMarked.has(j) ? 1.4 : 0.8}`;
     const generates = data.generators.includes(j);
     if (j === 0) bus.append(svg("rect", { x: x[j] - 9, y: y[j] - 9, width: 18, height: 18, style }));
@@ -115,19 +117,18 @@ function drawMap(box) {
     if (who >= 0) drawMicrogrid(parts.marks, who, x[j], y[j], v);
     else if (gap >= 30 && data.buses.length <= 40 && j && !generates) {
       const below = data.parent.some((p, k) => k && p === j && data.y[k] > data.y[j]);
-      parts.marks.append(svg("text", { x: x[j], y: y[j] + (below ? 17 : -9), class: "pale halo", "text-anchor": "middle" }, name));
+      parts.marks.append(svg("text", { x: x[j], y: y[j] + (below ? 17 : -9), class: "pale halo middle" }, name));
     }
   }
-  const source = (j, lines, side) => lines.forEach((text, k) => parts.marks.append(
-    svg("text", { x: x[j], y: y[j] + side * 20 + (side > 0 ? 4 : 0) + 13 * k, class: "halo", "text-anchor": "middle" }, text)));
-  source(0, ["substation"], -1);
-  source(0, [kw(data.substation[t])], 1);
-  data.generators.forEach((j, k) => source(j, ["DSO " + kw(data.generation[t][k])], isAgent(j) || gap < 45 ? -1 : 1));
-  box.replaceChildren(svg("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, role: "img", "aria-label": "Map of the feeder: " + sentence() },
-    parts.lines, parts.trades, parts.buses, parts.marks));
+  const source = (j, text, isAbove) => parts.marks.append(
+    svg("text", { x: x[j], y: y[j] + (isAbove ? -20 : 24), class: "halo middle" }, text));
+  source(0, "substation", true);
+  source(0, kw(data.substation[t]), false);
+  data.generators.forEach((j, k) => source(j, `DSO ${kw(data.generation[t][k])}`, isAgent(j) || gap < 45));
+  box.replaceChildren(svg("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, role: "img",
+    "aria-label": `Map of the feeder, ${sentence()}` }, parts.lines, parts.trades, parts.buses, parts.marks));
 }
 const isAgent = (j) => data.microgrids.some((m) => m.bus === j);
-const isBeyond = (v) => v < vLow - 1e-5 || v > vHigh + 1e-5;
 
 function drawTrades(group, x, y, tall) {
   const largest = [...data.trades[now.t]].sort((a, b) => b[2] - a[2]).slice(0, MOST_TRADES);
@@ -141,7 +142,8 @@ function drawTrades(group, x, y, tall) {
       for (let k = 1; k < 20; k += 1) {
         const s = k / 20, at = (from, middle, to) => (1 - s) ** 2 * from + 2 * s * (1 - s) * middle + s ** 2 * to;
         const px = at(x[a], cx, x[b]), py = at(y[a], cy, y[b]);
-        total += Math.min(30, ...x.map((bx, j) => Math.hypot(bx - px, y[j] - py))) - 40 * Math.max(0, 8 - py, py - tall + 8);
+        const near = Math.min(30, ...x.map((bx, j) => Math.hypot(bx - px, y[j] - py)));
+        total += near - 40 * Math.max(0, 8 - py, py - tall + 8);
       }
       return total;
     };
@@ -178,19 +180,22 @@ function drawMicrogrid(group, i, x, y, v) {
 
 function drawKey(box) {
   const mark = (...children) => svg("svg", { width: 20, height: 16, "aria-hidden": "true" }, ...children);
+  const bar = (fill) => svg("rect", { x: 6, y: 1, width: 8, height: 14, style: `fill:${fill}` });
   const style = "fill:var(--v2);stroke:var(--ink)";
-  const colours = (what, names, low, high) => [html("span", {}, `${what} ${low}`), html("span", { class: "ramp", style: `background:linear-gradient(to right in oklab,${
-    names.map((name) => `var(--${name})`)})` }), high];
+  const colours = (what, names, low, high) => {
+    const style = `background:linear-gradient(to right in oklab,${names.map((name) => `var(--${name})`)})`;
+    return [html("span", {}, `${what} ${low}`), html("span", { class: "ramp", style }), high];
+  };
   const entries = [
     [mark(svg("rect", { x: 4, y: 2, width: 12, height: 12, style })), "substation"],
     [mark(svg("path", { d: "M10 2l7 12h-14Z", style })), "generator of the DSO"],
     [mark(svg("circle", { cx: 10, cy: 8, r: 7, style })), "microgrid, beneath it the nodal price in currency/kWh"],
-    [mark(svg("rect", { x: 6, y: 1, width: 8, height: 14, style: "fill:var(--solid)" })), "accepted, up injected, down drawn"],
-    [mark(svg("rect", { x: 6, y: 1, width: 8, height: 14, style: "fill:url(#cut)" })), "curtailed"],
+    [mark(bar("var(--solid)")), "accepted, up injected, down drawn"],
+    [mark(bar("url(#cut)")), "curtailed"],
     [mark(svg("path", { d: "M1 8h17", "marker-end": "url(#head)", style: "stroke:var(--trade);stroke-width:2" })),
       `contract, seller to buyer (the largest ${MOST_TRADES})`],
     [mark(svg("path", { d: "M1 8h18", style: "stroke:var(--l1);stroke-width:4" })), "line, width by active power"],
-    [mark(svg("circle", { cx: 10, cy: 8, r: 6, style: "fill:none;stroke:var(--alarm);stroke-width:1.8" })), "voltage beyond limits"],
+    [mark(svg("circle", { cx: 10, cy: 8, r: 6, fill: "none", class: "alarm" })), "voltage beyond limits"],
     colours("loading", LOADING, "0", "100 % of rating"),
     colours("voltage", VOLTAGE, num(1 - vHalf, 2), `${num(1 + vHalf, 2)} p.u.`),
   ];
@@ -210,8 +215,8 @@ function ticks(low, high, room) {
 
 /**
  * A diagram over the intervals of the day, as a figure.
- * series: {name, colour, values, kind, dash, legend} with kind "stack" (bars), "bar" (from `base` to values), "step",
- * "line" (at boundaries), "dot" or "tick"; levels: {value, name}, lines across.
+ * series: {name, colour, values, kind, dash} with kind "stack" (bars), "bar" (from `base` to values), "step", "line" (at
+ * boundaries), "dot" or "tick"; hover texts say `told` where it is given. levels: {value, name}, lines across.
  */
 function chart({ title, unit, width, height = 270, digits = 2, series, levels = [], legend = true }) {
   const left = 52, right = 8, top = 8, bottom = 34;
@@ -224,7 +229,8 @@ function chart({ title, unit, width, height = 270, digits = 2, series, levels = 
       bars.push([s, t, base[t], base[t] + value]);
       base[t] += value;
     });
-  for (const s of series.filter((s) => s.kind === "bar")) s.values.forEach((value, t) => bars.push([s, t, s.base[t], value]));
+  for (const s of series.filter((s) => s.kind === "bar"))
+    s.values.forEach((value, t) => bars.push([s, t, s.base[t], value]));
   const shown = [...up, ...down, ...bars.flatMap((bar) => [bar[2], bar[3]]), ...levels.map((l) => l.value),
     ...series.filter((s) => s.kind !== "stack" && s.kind !== "bar").flatMap((s) => s.values)];
   let low = Math.min(...shown), high = Math.max(...shown);
@@ -237,13 +243,16 @@ function chart({ title, unit, width, height = 270, digits = 2, series, levels = 
   drawn.append(svg("rect", { x: atX(now.t), y: top, width: wide / n, height: tall, style: "fill:var(--now)" }));
   const marks = ticks(low, high, tall);
   for (const value of marks.values) {
-    drawn.append(svg("path", { d: `M${left} ${atY(value)}h${wide}`, style: `stroke:var(--${Math.abs(value) < 1e-9 ? "ink" : "rule"})` }));
+    const style = `stroke:var(--${Math.abs(value) < 1e-9 ? "ink" : "rule"})`;
+    drawn.append(svg("path", { d: `M${left} ${atY(value)}h${wide}`, style }));
     drawn.append(svg("text", { x: left - 5, y: atY(value) + 4, "text-anchor": "end" }, num(value, marks.digits)));
   }
-  const dayHours = n * data.stepHours, every = [0.25, 0.5, 1, 2, 3, 6, 12, 24].find((h) => wide * h / dayHours >= 26) || 24;
+  const dayHours = n * data.stepHours;
+  const every = [0.25, 0.5, 1, 2, 3, 6, 12, 24].find((hours) => wide * hours / dayHours >= 26) || 24;
   for (let hour = 0; hour <= dayHours + 1e-9; hour += every) {
-    drawn.append(svg("path", { d: `M${atX(hour / data.stepHours)} ${top + tall}v4`, style: "stroke:var(--pale)" }));
-    drawn.append(svg("text", { x: atX(hour / data.stepHours), y: top + tall + 16, "text-anchor": "middle" }, String(hour)));
+    const x = atX(hour / data.stepHours);
+    drawn.append(svg("path", { d: `M${x} ${top + tall}v4`, style: "stroke:var(--pale)" }));
+    drawn.append(svg("text", { x, y: top + tall + 16, class: "middle" }, String(hour)));
   }
   drawn.append(svg("text", { x: left + wide, y: height - 4, "text-anchor": "end", class: "pale" }, "hour of the day"));
   drawn.append(svg("text", { x: left, y: height - 4, class: "pale" }, unit));
@@ -256,7 +265,8 @@ function chart({ title, unit, width, height = 270, digits = 2, series, levels = 
         height: Math.abs(atY(from) - atY(to)), style: `fill:${s.colour}` }));
   for (const s of series) drawSeries(drawn, s, atX, atY, wide / n);
   for (let t = 0; t < n; t += 1) {
-    const told = series.map((s) => `${s.name}: ${num(s.told ? s.told[t] : s.values[s.kind === "line" ? t + 1 : t], digits)}`);
+    const valueOf = (s) => (s.told ? s.told[t] : s.values[s.kind === "line" ? t + 1 : t]);
+    const told = series.map((s) => `${s.name}: ${num(valueOf(s), digits)}`);
     const hit = svg("rect", { x: atX(t), y: top, width: wide / n, height: tall, class: "hit" },
       `${data.hours[t]}, ${unit}\n${told.join("\n")}`);
     hit.addEventListener("click", () => choose({ t }));
@@ -268,7 +278,7 @@ function chart({ title, unit, width, height = 270, digits = 2, series, levels = 
 }
 
 function drawSeries(drawn, s, atX, atY, wide) {
-  const style = `stroke:${s.colour};stroke-width:2`, line = { fill: "none", style, "stroke-dasharray": s.dash || "none" };
+  const line = { fill: "none", style: `stroke:${s.colour};stroke-width:2`, "stroke-dasharray": s.dash || "none" };
   const middle = (t) => atX(t + 0.5);
   if (s.kind === "step")
     drawn.append(svg("path", { d: path(s.values.flatMap((v, t) => [[atX(t), atY(v)], [atX(t + 1), atY(v)]])), ...line }));
@@ -285,9 +295,11 @@ const entriesOf = (series) => series.map((s) => html("li", {}, swatch(s), s.name
 
 function swatch(s) {
   const box = svg("svg", { width: 20, height: 12, "aria-hidden": "true" });
-  if (s.kind === "stack" || s.kind === "bar") box.append(svg("rect", { x: 3, y: 1, width: 14, height: 10, style: `fill:${s.colour}` }));
-  else if (s.kind === "dot") drawSeries(box, { ...s, values: [6] }, () => 10, (v) => v, 20);
-  else box.append(svg("path", { d: "M1 6h18", style: `stroke:${s.colour};stroke-width:2.4`, "stroke-dasharray": s.dash || "none" }));
+  const stroke = { style: `stroke:${s.colour};stroke-width:2.4`, "stroke-dasharray": s.dash || "none" };
+  if (s.kind === "dot") drawSeries(box, { ...s, values: [6] }, () => 10, (v) => v, 20);
+  else if (s.kind === "stack" || s.kind === "bar")
+    box.append(svg("rect", { x: 3, y: 1, width: 14, height: 10, style: `fill:${s.colour}` }));
+  else box.append(svg("path", { d: "M1 6h18", ...stroke }));
   return box;
 }
 
@@ -298,39 +310,42 @@ const panels = {
     drawMap(byId("map"));
     drawKey(byId("map-key"));
     const t = now.t;
-    byId("network-table").replaceChildren(table(`Microgrids, ${data.hours[t]}; power in kW`,
-      ["microgrid", "PV", "diesel", "battery", "load", "contract", "proposed", "accepted", "curtailed", "price, currency/kWh"],
-      agents.map((i) => [nameOf(i), ...["pv", "diesel", "battery", "consumption", "contract", "proposed", "accepted"]
-        .map((what) => num(data[what][t][i])), num(Math.abs(data.proposed[t][i] - data.accepted[t][i])),
-        num(data.price[t][data.microgrids[i].bus], 4)]), (i, k) => k === 7 && data.isCurtailed[t][i]));
+    const head = ["microgrid", "PV", "diesel", "battery", "load", "contract", "proposed", "accepted", "curtailed"];
+    const told = ["pv", "diesel", "battery", "consumption", "contract", "proposed", "accepted"];
+    const rows = agents.map((i) => [nameOf(i), ...told.map((what) => num(data[what][t][i])),
+      num(Math.abs(data.proposed[t][i] - data.accepted[t][i])), num(data.price[t][data.microgrids[i].bus], 4)]);
+    const isCut = (i, k) => k === told.length && data.isCurtailed[t][i];
+    byId("network-table").replaceChildren(
+      table(`Microgrids, ${data.hours[t]}; power in kW`, [...head, "price, currency/kWh"], rows, isCut));
   },
   prices() {
     const bus = now.bus, t = now.t;
     byId("bus").value = String(bus);
     const lmp = { name: "LMP", colour: "var(--ink)", values: data.lmp, kind: "step", dash: "5 3" };
-    const parts = PARTS.map((part) => ({ name: part, colour: `var(--${part})`, values: across(data.parts[part], bus), kind: "stack" }));
     const price = { name: "price", values: across(data.price, bus), kind: "dot" };
+    const parts = PARTS.map((part) => (
+      { name: part, colour: `var(--${part})`, values: across(data.parts[part], bus), kind: "stack" }));
     const own = agents.map((i) => ({ name: nameOf(i), colour: colourOf(i), dash: dashOf(i), kind: "step",
       values: across(data.price, data.microgrids[i].bus) }));
-    fill("price-parts", { title: `Nodal price at bus ${data.buses[bus]}, by cause`, unit: "currency/kWh", digits: 4,
-      series: [...parts, lmp, price] });
-    fill("price-microgrids", { title: "Nodal price at the microgrids", unit: "currency/kWh", digits: 4, series: [...own, lmp] });
+    const look = { unit: "currency/kWh", digits: 4 };
+    fill("price-parts", { ...look, title: `Nodal price at bus ${data.buses[bus]}, by cause`, series: [...parts, lmp, price] });
+    fill("price-microgrids", { ...look, title: "Nodal price at the microgrids", series: [...own, lmp] });
+    const rows = agents.map((i) => {
+      const at = data.microgrids[i].bus, agreed = data.contract[t][i] ? num(data.contractPrice[t][i], 4) : "\u2013";
+      return [nameOf(i), ...PARTS.map((part) => num(data.parts[part][t][at], 4)), num(data.price[t][at], 4), agreed];
+    });
     byId("price-table").replaceChildren(table(`Prices, ${data.hours[t]}, in currency/kWh; LMP ${num(data.lmp[t], 4)}`,
-      ["microgrid", ...PARTS, "price", "of the contract"], agents.map((i) => {
-        const at = data.microgrids[i].bus;
-        return [nameOf(i), ...PARTS.map((part) => num(data.parts[part][t][at], 4)), num(data.price[t][at], 4),
-          data.contract[t][i] ? num(data.contractPrice[t][i], 4) : "\u2013"];
-      })));
+      ["microgrid", ...PARTS, "price", "of the contract"], rows));
   },
   trades() {
-    const looks = [{ name: "accepted", colour: "var(--solid)", kind: "stack" }, { name: "curtailed", colour: "url(#cut)", kind: "bar" },
-      { name: "contract", colour: "var(--trade)", kind: "tick" }];
+    const looks = [{ name: "accepted", colour: "var(--solid)", kind: "stack" },
+      { name: "curtailed", colour: "url(#cut)", kind: "bar" }, { name: "contract", colour: "var(--trade)", kind: "tick" }];
     byId("injection-key").replaceChildren(...entriesOf(looks));
     fillGrid("injections", (i, width) => {
       const accepted = across(data.accepted, i), cut = across(data.isCurtailed, i);
       const proposed = across(data.proposed, i).map((p, t) => (cut[t] ? p : accepted[t]));
-      const drawn = [{ values: accepted }, { values: proposed, base: accepted, told: proposed.map((p, t) => Math.abs(p - accepted[t])) },
-        { values: across(data.contract, i) }];
+      const told = proposed.map((p, t) => Math.abs(p - accepted[t]));
+      const drawn = [{ values: accepted }, { values: proposed, base: accepted, told }, { values: across(data.contract, i) }];
       return [chart({ title: nameOf(i), unit: "kW, below zero drawn", width, height: 170, digits: 1, legend: false,
         series: looks.map((look, k) => ({ ...look, ...drawn[k] })) })];
     });
@@ -339,28 +354,31 @@ const panels = {
       hours.forEach((pairs) => pairs.forEach(([a, b, power]) => { total[a][b] += power; }));
       return total;
     };
-    const matrix = (caption, total, scale) => table(caption, ["seller", ...agents.map((b) => `to ${b}`)], agents.map((a) =>
-      [nameOf(a), ...agents.map((b) => (total[a][b] ? num(total[a][b] * scale) : "\u2013"))]));
+    const matrix = (caption, total, scale) => table(caption, ["seller", ...agents.map((b) => `to ${b}`)],
+      total.map((row, a) => [nameOf(a), ...row.map((power) => (power ? num(power * scale) : "\u2013"))]));
     byId("pairs-now").replaceChildren(matrix(`Contracts, ${data.hours[now.t]}, in kW`, sold([data.trades[now.t]]), 1));
     byId("pairs-day").replaceChildren(matrix("Contracts of the whole day, in kWh", sold(data.trades), data.stepHours));
   },
   batteries() {
     fillGrid("stored", (i, width) => {
       const m = data.microgrids[i], own = { width, digits: 1, legend: false };
+      const levels = [{ value: m.minKwh, name: `least: ${num(m.minKwh)} kWh` },
+        { value: m.maxKwh, name: `most: ${num(m.maxKwh)} kWh` }];
+      const stored = { name: "stored at the end", colour: "var(--deviation)", values: across(data.stored, i), kind: "line" };
+      const power = { name: "battery", colour: "var(--solid)", values: across(data.battery, i), kind: "stack" };
       return [
-        chart({ ...own, title: `${nameOf(i)}: energy stored`, unit: "kWh, dashed the limits", height: 160,
-          levels: [{ value: m.minKwh, name: `least: ${num(m.minKwh)} kWh` }, { value: m.maxKwh, name: `most: ${num(m.maxKwh)} kWh` }],
-          series: [{ name: "stored at its end", colour: "var(--deviation)", values: across(data.stored, i), kind: "line" }] }),
+        chart({ ...own, title: `${nameOf(i)}: energy stored`, unit: "kWh, dashed the limits", height: 160, levels,
+          series: [stored] }),
         chart({ ...own, title: `Microgrid ${i}: battery power`, unit: "kW, positive discharged", height: 140,
-          series: [{ name: "battery", colour: "var(--solid)", values: across(data.battery, i), kind: "stack" }] })];
+          series: [power] })];
     });
-    const t = now.t;
-    byId("battery-table").replaceChildren(table(`Batteries, ${data.hours[t]}`, ["microgrid", "power, kW", "stored at the start, kWh",
-      "at the end, kWh", "share of the usable energy at the end, %"], agents.map((i) => {
+    const t = now.t, rows = agents.map((i) => {
       const m = data.microgrids[i], end = data.stored[t + 1][i], usable = m.maxKwh - m.minKwh;
       return [nameOf(i), num(data.battery[t][i]), num(data.stored[t][i]), num(end),
         usable > 0 ? num(100 * (end - m.minKwh) / usable, 0) : "\u2013"];
-    })));
+    });
+    byId("battery-table").replaceChildren(table(`Batteries, ${data.hours[t]}`, ["microgrid", "power, kW",
+      "stored at the start, kWh", "at the end, kWh", "share of the usable energy at the end, %"], rows));
   },
   money() {
     const t = now.t, parts = Object.keys(data.money).filter((part) => data.money[part].flat().some((v) => v));
@@ -369,16 +387,20 @@ const panels = {
       let total = 0;
       return [0, ...rows.map((row) => (total += i < 0 ? sum(row) : row[i]))].slice(from);
     };
-    fill("gain", { title: "Gain since midnight, by microgrid", unit: "currency", series: agents.map((i) => (
-      { name: nameOf(i), colour: colourOf(i), dash: dashOf(i), values: sofar(data.gain, i), kind: "line" })) });
+    const own = agents.map((i) => (
+      { name: nameOf(i), colour: colourOf(i), dash: dashOf(i), values: sofar(data.gain, i), kind: "line" }));
+    fill("gain", { title: "Gain since midnight, by microgrid", unit: "currency", series: own });
     const who = now.whose < 0 ? "all microgrids together" : nameOf(now.whose);
-    fill("gain-parts", { title: `Gain since midnight by part, ${who}`, unit: "currency, costs and payments below zero",
-      series: [...parts.map((part) => ({ name: label(part), colour: `var(--${part})`, kind: "stack",
-        values: sofar(data.money[part], now.whose, 1) })), { name: "gain", kind: "dot", values: sofar(data.gain, now.whose, 1) }] });
-    const end = data.hours[t].split(" ").pop();
-    byId("money-table").replaceChildren(table(`From midnight to ${end}, in currency; welfare ${num(sum(data.welfare.slice(0, t + 1)), 2)}, ` +
-      `kept by the DSO ${num(sum(data.dsoResult.slice(0, t + 1)), 2)}`, ["microgrid", ...parts.map(label), "gain"],
-    agents.map((i) => [nameOf(i), ...[...parts.map((part) => data.money[part]), data.gain].map((rows) => num(sofar(rows, i)[t + 1], 2))])));
+    const stacked = parts.map((part) => (
+      { name: label(part), colour: `var(--${part})`, values: sofar(data.money[part], now.whose, 1), kind: "stack" }));
+    const gain = { name: "gain", values: sofar(data.gain, now.whose, 1), kind: "dot" };
+    fill("gain-parts", { title: `Gain since midnight by part, ${who}`, series: [...stacked, gain],
+      unit: "currency, costs and payments below zero" });
+    const figures = [...parts.map((part) => data.money[part]), data.gain];
+    const of = (perInterval) => num(sum(perInterval.slice(0, t + 1)), 2);
+    byId("money-table").replaceChildren(table(`From midnight to ${data.hours[t].split(" ").pop()}, in currency; ` +
+      `welfare ${of(data.welfare)}, kept by the DSO ${of(data.dsoResult)}`, ["microgrid", ...parts.map(label), "gain"],
+      agents.map((i) => [nameOf(i), ...figures.map((rows) => num(sofar(rows, i)[t + 1], 2))])));
   },
 };
 
@@ -396,9 +418,11 @@ function fillGrid(id, draw) {
 
 function sentence() {
   const t = now.t, voltage = data.voltage[t].slice(1), cut = agents.filter((i) => data.isCurtailed[t][i]).length;
-  return `${data.hours[t]}: LMP ${num(data.lmp[t], 3)} per kWh, traded ${kw(sum(data.trades[t].map((pair) => pair[2])))}, ` +
-    `${cut ? `${cut} of ${agents.length} microgrids curtailed` : "nobody curtailed"}, voltages ${num(Math.min(...voltage), 3)} to ` +
-    `${num(Math.max(...voltage), 3)} p.u., most loaded line ${num(100 * Math.max(...data.loading[t]), 0)} %, losses ${kw(data.losses[t])}`;
+  const most = 100 * Math.max(...data.loading[t]), traded = sum(data.trades[t].map((pair) => pair[2]));
+  return `${data.hours[t]}: LMP ${num(data.lmp[t], 3)} per kWh, traded ${kw(traded)}, ` +
+    `${cut ? `${cut} of ${agents.length} microgrids curtailed` : "nobody curtailed"}, ` +
+    `voltages ${num(Math.min(...voltage), 3)} to ${num(Math.max(...voltage), 3)} p.u., ` +
+    `most loaded line ${num(most, 0)} %, losses ${kw(data.losses[t])}`;
 }
 
 function show() {
@@ -441,7 +465,8 @@ data.buses.forEach((name, j) => {
   byId("bus").append(html("option", { value: String(j) }, who < 0 ? name : `${name} (microgrid ${who})`));
 });
 byId("bus").addEventListener("change", (event) => choose({ bus: Number(event.target.value) }));
-byId("whose").append(html("option", { value: "-1" }, "all microgrids"), ...agents.map((i) => html("option", { value: String(i) }, nameOf(i))));
+byId("whose").append(html("option", { value: "-1" }, "all microgrids"),
+  ...agents.map((i) => html("option", { value: String(i) }, nameOf(i))));
 byId("whose").addEventListener("change", (event) => choose({ whose: Number(event.target.value) }));
 for (const tab of TABS) byId("tab-" + tab).addEventListener("click", () => choose({ tab }));
 document.addEventListener("keydown", (event) => {
