@@ -369,7 +369,7 @@ const panels = {
       return [
         chart({ ...own, title: `${nameOf(i)}: energy stored`, unit: "kWh, dashed the limits", height: 160, levels,
           series: [stored] }),
-        chart({ ...own, title: `Microgrid ${i}: battery power`, unit: "kW, positive discharged", height: 140,
+        chart({ ...own, title: `microgrid ${i}: battery power`, unit: "kW, positive discharged", height: 140,
           series: [power] })];
     });
     const t = now.t, rows = agents.map((i) => {

@@ -24,7 +24,18 @@ def test_a_gif_shows_every_picture_as_it_is(tmp_path):
         assert film.n_frames == 5 and film.size == (61, 40) and film.info["duration"] == 250
         for k, frame in enumerate(frames):
             film.seek(k)
-            np.testing.assert_allclose(np.asarray(film.convert("RGB")), frame, atol=3)
+            np.testing.assert_allclose(np.asarray(film.convert("RGB")), frame, atol=8)
+
+
+def test_a_gif_keeps_the_colours_of_a_scale_of_few_pixels(tmp_path):
+    frame = np.full((300, 400, 3), 255, dtype=np.uint8)
+    frame[50:250, 50:300] = np.random.default_rng(0).integers(100, 140, (200, 250, 3))  # many shades of grey
+    scale = np.linspace((3, 62, 125), (139, 39, 6), 60)
+    frame[5:10, :60] = scale
+    write_film([frame, frame], tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        kept = np.asarray(film.convert("RGB"))[7, :60]
+    assert np.abs(kept - scale).max() < 20
 
 
 @pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="ffmpeg is not installed")
