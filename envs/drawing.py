@@ -266,16 +266,12 @@ class FeederMap:
         size = 160 if self.crowded else 230
         self.axes.scatter(self.x[bus], self.y[bus], s=size, c=[colour], ec=INK, lw=1.2, zorder=7)
 
-    def name_marked(self, without: Collection[int] = (), **style: Any) -> None:
-        """Names of the marked buses, but for some, above them or where no line leaves them."""
+    def name_marked(self, room: Room) -> None:
+        """Names of the marked buses, beside them where they cover nothing but lines, if there is such a place."""
         for j in np.flatnonzero(self.marked)[1:].tolist():
-            chosen: dict[str, Any] = {"size": 6.5, "color": PALE} | style
-            if j in without:
-                continue
-            if self.crowded:
-                note(self.axes, self.feeder.bus[j], self.x[j] - 13, self.y[j] + 2, ha="right", va="bottom", **chosen)
-            else:
-                self._write(j, self.feeder.bus[j], *self.places(j, 30.0 if self.stacked[j] else 11.0)[0], **chosen)
+            aside = [(-10.0, 3.0), (-10.0, -3.0)] * self.crowded
+            places = [*aside, *self.places(j, 30.0 if self.stacked[j] else 11.0)]
+            self.write_beside(room, j, self.feeder.bus[j], places, size=6.5, may_cover_lines=True, color=PALE)
 
     def room(self, reach: float) -> Room:
         """The map as it is drawn, with so much around the marked buses, in points."""
@@ -347,7 +343,7 @@ def map_feeder(
     is_marked[[0, *marked]] = True
     is_stacked[list(stacked)] = True
     height = tall - 28 - 28
-    level, crowded = _spread_lanes(lane, is_marked, is_stacked, height if feeder.n_bus <= MOST_NAMES else np.inf)
+    level, crowded = spread_lanes(lane, is_marked, is_stacked, height if feeder.n_bus <= MOST_NAMES else np.inf)
     upward, downward = _strokes(feeder.parent, lane)
     return FeederMap(
         axes=axes,
@@ -362,7 +358,7 @@ def map_feeder(
     )
 
 
-def _spread_lanes(
+def spread_lanes(
     lane: Float[np.ndarray, " bus"],
     marked: Bool[np.ndarray, " bus"],
     stacked: Bool[np.ndarray, " bus"],

@@ -48,6 +48,10 @@ class InvalidAction(PeergridError):
     """An action of the wrong shape, or with NaN."""
 
 
+class CannotFilm(PeergridError):
+    """A film of a kind that is not known, without pictures, or for which a program is missing."""
+
+
 def raise_faults(error: type[PeergridError], what: str, faults: list[str]) -> None:
     """Raise `error` naming every fault at once, or return if there is none."""
     if faults:

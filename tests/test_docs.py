@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from peergrid.baselines.episode import PARTS, Money, play_episode, tables
+from peergrid.baselines.policies import NoTrade
 from peergrid.envs import p2p_trading_v0, transactive_v0
 from peergrid.envs.p2p_trading.infos import INFOS
 from peergrid.envs.scenario import scenario_names
@@ -16,6 +19,7 @@ from peergrid.grid import feeder_names
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "p2p_trading.md").read_text(encoding="utf-8")
 TRANSACTIVE = (ROOT / "docs" / "transactive.md").read_text(encoding="utf-8")
+SEEING = (ROOT / "docs" / "seeing.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -51,6 +55,23 @@ def test_the_transactive_page_s_examples_run(code, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", SEEING, re.DOTALL))
+def test_the_examples_of_seeing_an_episode_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "seeing.md", "exec"), {})
+    assert list(tmp_path.iterdir())
+
+
+def test_the_page_on_seeing_names_every_column_of_the_tables():
+    env = p2p_trading_v0.parallel_env(max_cycles=1)
+    columns = {column for table in tables(play_episode(env, NoTrade(), day=0)).values() for column in table.columns}
+    by_part = {f"price_{part}_per_kwh" for part in PARTS} | {f"money_{field.name}" for field in fields(Money)}
+    assert by_part < columns
+    assert [name for name in sorted(columns - by_part) if f"`{name}`" not in SEEING] == []
+    assert f"parts {', '.join(PARTS)}" in SEEING
+    assert f"parts {', '.join(field.name for field in fields(Money))}" in SEEING
+
+
 def test_the_readme_names_every_scenario_and_feeder():
     for name in (*scenario_names(), *scenario.scenario_names(), *feeder_names()):
         assert f"`{name}`" in README
@@ -67,6 +88,7 @@ def test_the_readme_names_every_scenario_and_feeder():
         "docs/surrogate.md",
         "docs/transactive.md",
         "docs/training.md",
+        "docs/seeing.md",
     ],
 )
 def test_links_lead_somewhere(page):

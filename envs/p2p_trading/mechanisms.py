@@ -40,6 +40,13 @@ class Contracts:
     price_per_kwh: Float[np.ndarray, "*batch agent"]
 
 
+def pairs_kw(contract_kw: Float[np.ndarray, "*batch agent"]) -> Float[np.ndarray, "*batch agent agent"]:
+    """What each row's agent sells to each column's: contracts balance as a whole, so who meets whom is pro rata."""
+    sold, bought = np.maximum(contract_kw, 0.0), np.maximum(-contract_kw, 0.0)
+    volume = np.maximum(sold.sum(axis=-1), 1e-9)
+    return sold[..., :, None] * bought[..., None, :] / volume[..., None, None]
+
+
 @runtime_checkable
 class Mechanism(Protocol):
     """Anything that clears offers into contracts."""

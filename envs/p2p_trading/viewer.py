@@ -1,6 +1,7 @@
-"""How an interval looks: `draw_ansi` as a table, `draw_rgb` as a picture. Pure functions of one row of the batch.
+"""How an interval looks: `draw_ansi` as a table, `draw_rgb` as a picture, `draw_figure` as one to be saved.
 
-Importing this file loads matplotlib; nothing here touches pyplot, a display, or matplotlib's settings.
+Pure functions of one row of the batch. Importing this file loads matplotlib; nothing here touches pyplot, a
+display, or matplotlib's settings.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from peergrid.envs.drawing import (
     MISSING,
     SOLID,
     FeederMap,
+    Room,
     buses_beyond,
     colour_bar,
     draw_bar,
@@ -49,6 +51,7 @@ from peergrid.envs.drawing import (
     write_header,
     write_on,
 )
+from peergrid.envs.p2p_trading.mechanisms import pairs_kw
 from peergrid.envs.p2p_trading.types import Days, Outcome, Params, State
 from peergrid.grid.dso import DsoStatus
 
@@ -190,6 +193,13 @@ def draw_rgb(
         outcome: Of the interval; None before the first.
         size: Width and height in pixels. Fonts and strokes grow with the width.
     """
+    return pixels(draw_figure(params, state, days, outcome, row, size))
+
+
+def draw_figure(
+    params: Params, state: State, days: Days, outcome: Outcome | None, row: int = 0, size: tuple[int, int] = (1200, 800)
+) -> Figure:
+    """The picture of `draw_rgb` as a figure, to be saved as PDF or SVG too."""
     figure = new_figure(size)
     scene = _scene(params, state, days, outcome, row)
     _draw_header(figure, scene, _when(params, state, outcome, row))
@@ -199,7 +209,7 @@ def draw_rgb(
     _draw_prices(figure.add_axes((0.055, bottom, 0.26, tall)), scene)
     _draw_trades(figure.add_axes((0.385, bottom, 0.26, tall)), scene)
     _draw_voltages(figure.add_axes((0.715, bottom, 0.26, tall)), scene)
-    return pixels(figure)
+    return figure
 
 
 def _scene(params: Params, state: State, days: Days, outcome: Outcome | None, row: int) -> _Scene:
@@ -241,25 +251,25 @@ def _draw_map(figure: Figure, scene: _Scene) -> None:
     chart.draw_lines(scene.flow_kw, scene.loading)
     _draw_contracts(chart, scene)
     chart.draw_buses(scene.colours(slice(None)), scene.beyond_limits)
-    chart.name_marked()
-    chart.name_others(chart.room(19.0))
-    _draw_sources(chart, scene)
+    room = chart.room(9.0)
+    _draw_sources(chart, room, scene)
     for i in range(len(traders)):
-        _draw_microgrid(chart, scene, i)
+        _draw_microgrid(chart, room, scene, i)
+    _write_prices(chart, room, scene)
+    chart.name_marked(room)
+    chart.name_others(room)
 
 
 def _draw_contracts(chart: FeederMap, scene: _Scene) -> None:
     if scene.outcome is None:
         return
     quantity = scene.outcome.contracts.quantity_kw[scene.row]
-    sold, bought = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
-    volume = max(float(sold.sum()), 1e-9)
-    pair_kw = np.outer(sold, bought) / volume  # contracts balance as a whole; who meets whom is drawn pro rata
+    pair_kw = pairs_kw(quantity)
     bus = scene.params.trade_bus
     places = np.stack([chart.x, chart.y], axis=-1)
     obstacles = np.concatenate([places, *(places[bus] + to for to in ((0, -15), (0, 15), (15, 0)))])
     largest = np.argsort(-pair_kw, axis=None, kind="stable")[:MOST_CONTRACTS]
-    pairs = [np.unravel_index(k, pair_kw.shape) for k in largest if pair_kw.flat[k] > 0.005 * volume]
+    pairs = [np.unravel_index(k, pair_kw.shape) for k in largest if pair_kw.flat[k] > 0.005 * pair_kw.sum()]
     widest = 2.2 if len(pairs) <= 6 else 1.2
     for i, k in pairs:
         a, b = places[bus[i]], places[bus[k]]
@@ -269,8 +279,8 @@ def _draw_contracts(chart: FeederMap, scene: _Scene) -> None:
             *(tuple(a), tuple(b)),
             connectionstyle=f"arc3,rad={bend}",
             arrowstyle="-|>,head_width=2.2,head_length=4.5",
-            shrinkA=_gap(control - a),
-            shrinkB=_gap(b - control) + 1,
+            shrinkA=_gap(control - a, chart.crowded),
+            shrinkB=_gap(b - control, chart.crowded) + 1,
         )
         arc.set(lw=0.6 + widest * pair_kw[i, k] / pair_kw.max(), color=CONTRACT, alpha=0.7, zorder=4)
         chart.axes.add_patch(arc)
@@ -281,9 +291,13 @@ def _control_point(a: Float[np.ndarray, "2"], b: Float[np.ndarray, "2"], bend: f
     return (a + b) / 2 + bend * np.array([b[1] - a[1], a[0] - b[0]])
 
 
-def _gap(direction: Float[np.ndarray, "2"]) -> float:
-    """Points between a microgrid and an arc's end: more where it is steep, for the text above and beneath the disc."""
-    return 22.0 if abs(direction[1]) > 0.75 * float(np.hypot(*direction)) else 10.0
+def _gap(direction: Float[np.ndarray, "2"], crowded: bool) -> float:
+    """Points between a microgrid and an arc's end: more where it is steep, for the text above and beneath the disc.
+
+    Where room is scarce that text may stand anywhere, and an arc comes as near as it can.
+    """
+    is_steep = abs(direction[1]) > 0.75 * float(np.hypot(*direction))
+    return 22.0 if is_steep and not crowded else 10.0
 
 
 def _clearest_bend(
@@ -302,7 +316,7 @@ def _clearest_bend(
     return max((0.2, -0.2, 0.3, -0.3, 0.12, -0.12, 0.42, -0.42), key=clearance)
 
 
-def _draw_sources(chart: FeederMap, scene: _Scene) -> None:
+def _draw_sources(chart: FeederMap, room: Room, scene: _Scene) -> None:
     params, outcome, row = scene.params, scene.outcome, scene.row
     axes, x, y = chart.axes, chart.x, chart.y
     if outcome is not None:
@@ -311,34 +325,49 @@ def _draw_sources(chart: FeederMap, scene: _Scene) -> None:
         is_shared = chart.stacked[bus]  # then it stands above the microgrid, its output to the right
         at = (x[bus], y[bus] + 16) if is_shared else (x[bus], y[bus])
         axes.scatter(*at, s=90 if is_shared else 150, marker="^", c=[scene.colours(bus)], ec=INK, lw=1.2, zorder=6)
-        if outcome is not None:
-            output = mw(outcome.response.generator_kw[row, k])
-            if is_shared:
-                note(axes, output, at[0] + 8, at[1] + 3, ha="left", va="center", size=6.5)
-            else:
-                note(axes, output, at[0], at[1] - 10)
+        _take(room, at, (6.0, 6.0))
+        if outcome is None:
+            continue
+        output = mw(outcome.response.generator_kw[row, k])
+        if is_shared:
+            note(axes, output, at[0] + 8, at[1] + 3, ha="left", va="center", size=6.5)
+            _take(room, (at[0] + 8 + 2.2 * len(output), at[1] + 3), (2.2 * len(output), 4.0))
+        else:
+            note(axes, output, at[0], at[1] - 10)
+            _take(room, (at[0], at[1] - 14), (2.5 * len(output), 4.0))
 
 
-def _draw_microgrid(chart: FeederMap, scene: _Scene, i: int) -> None:
+def _draw_microgrid(chart: FeederMap, room: Room, scene: _Scene, i: int) -> None:
     bus = int(scene.params.trade_bus[i])
     chart.draw_disc(bus, scene.colours(bus))
     size = 7 if chart.crowded else 8
     write_on(chart.axes, str(i), chart.x[bus], chart.y[bus], scene.colours(bus), size=size, weight="bold")
     if scene.outcome is None:
         return
-    _note_beneath(chart, bus, f"{scene.outcome.response.price_per_kwh[scene.row, bus]:.3f}")
     tall = chart.longest_bar / max(float(np.abs(scene.outcome.proposed_kw[scene.row]).max()), 1e-9)
-    accepted = float(scene.outcome.response.accepted_kw[scene.row, i])
-    asked = float(_asked_kw(scene.outcome, scene.row)[i])
-    chart.draw_bar(bus, accepted * tall, asked * tall)
+    accepted = tall * float(scene.outcome.response.accepted_kw[scene.row, i])
+    asked = tall * float(_asked_kw(scene.outcome, scene.row)[i])
+    chart.draw_bar(bus, accepted, asked)
+    low, high = min(0.0, accepted, asked), max(0.0, accepted, asked)
+    _take(room, (chart.x[bus] + 14.5, chart.y[bus] + (low + high) / 2), (4.5, (high - low) / 2 + 1.0))
 
 
-def _note_beneath(chart: FeederMap, bus: int, text: str) -> None:
-    """A text beneath the disc at a bus, beside the line that leaves it downwards."""
-    beside = {"ha": "left", "va": "top"} if chart.downward[bus] and not chart.crowded else {"va": "top"}
+def _write_prices(chart: FeederMap, room: Room, scene: _Scene) -> None:
+    """The nodal price beneath each microgrid, beside the line that leaves it downwards, or where else there is room."""
+    if scene.outcome is None:
+        return
     size = 6.5 if chart.crowded else 7.5
-    x, y = chart.x[bus] + 4 * ("ha" in beside), chart.y[bus] - size - 2
-    note(chart.axes, text, x, y, weight="bold", size=size, **beside)
+    for bus in scene.params.trade_bus.tolist():
+        away = 12.5 if scene.beyond_limits[bus] else 10.0
+        aside = [(-away, -3.0), (-away, 3.0), (0.0, -1.6 * away), (0.0, 1.6 * away)] * chart.crowded
+        places = [(4.0 if chart.downward[bus] else 0.0, -away), *chart.places(bus, away), *aside]
+        price = f"{scene.outcome.response.price_per_kwh[scene.row, bus]:.3f}"
+        chart.write_beside(room, bus, price, places, size=size, may_cover_lines=True, weight="bold")
+
+
+def _take(room: Room, middle: tuple[float, float], half: tuple[float, float]) -> None:
+    """Let nothing else be written on a box."""
+    room.take(np.array([middle]), np.array([half]))
 
 
 def _asked_kw(outcome: Outcome, row: int) -> Float[np.ndarray, " agent"]:
@@ -350,7 +379,7 @@ def _draw_legend(figure: Figure, scene: _Scene) -> None:
     entries: list[tuple[Any, str]] = [
         (marker_key("s", 8.0), "substation"),
         (marker_key("^", 8.0), "generator of the DSO"),
-        (marker_key("o", 10.0), "microgrid, beneath it the nodal price per kWh"),
+        (marker_key("o", 10.0), "microgrid, with its nodal price per kWh"),
         (Patch(fc=SOLID), "injection accepted (up) or drawn (down)"),
         (Patch(fc="white", ec=MISSING, hatch="//////"), "proposed but curtailed"),
         (Line2D([], [], color=CONTRACT, lw=2), f"contract, seller to buyer (largest {MOST_CONTRACTS})"),

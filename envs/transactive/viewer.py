@@ -1,6 +1,7 @@
-"""How an iteration looks: `draw_ansi` as a table, `draw_rgb` as a picture. Pure functions of one row of the batch.
+"""How an iteration looks: `draw_ansi` as a table, `draw_rgb` as a picture, `draw_figure` as one to be saved.
 
-Importing this file loads matplotlib; nothing here touches pyplot, a display, or matplotlib's settings.
+Pure functions of one row of the batch. Importing this file loads matplotlib; nothing here touches pyplot, a
+display, or matplotlib's settings.
 """
 
 from __future__ import annotations
@@ -249,6 +250,13 @@ def draw_rgb(
         outcome: Of the iteration; None before the first.
         size: Width and height in pixels. Fonts and strokes grow with the width.
     """
+    return pixels(draw_figure(params, state, days, outcome, row, size))
+
+
+def draw_figure(
+    params: Params, state: State, days: Days, outcome: Outcome | None, row: int = 0, size: tuple[int, int] = (1200, 800)
+) -> Figure:
+    """The picture of `draw_rgb` as a figure, to be saved as PDF or SVG too."""
     figure = new_figure(size)
     scene = _scene(params, state, days, outcome, row)
     _draw_header(figure, scene)
@@ -258,7 +266,7 @@ def draw_rgb(
     _draw_exchange(figure.add_axes((0.055, bottom, 0.26, tall)), scene)
     _draw_prices(figure.add_axes((0.385, bottom, 0.26, tall)), scene)
     _draw_answers(figure.add_axes((0.715, bottom, 0.26, tall)), scene)
-    return pixels(figure)
+    return figure
 
 
 def _draw_header(figure: Figure, scene: _Scene) -> None:

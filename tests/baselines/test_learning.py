@@ -27,6 +27,7 @@ from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, 
 from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade, Truthful
 from peergrid.baselines.references import References, references, score_policy
+from peergrid.baselines.run_policy import RunPolicySettings
 from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
 from peergrid.envs.p2p_trading.env import P2PTrading
@@ -202,6 +203,7 @@ def test_every_choice_composes(choice):
         assert scenario_from_dict(settings.scenario).microgrids
         if not choice.startswith(("algo", "experiment")):
             settings_from(compose("evaluate", [choice]), EvaluateSettings)
+            settings_from(compose("run_policy", [choice]), RunPolicySettings)
 
 
 def test_choices_reach_the_scenario():

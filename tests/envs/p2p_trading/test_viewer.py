@@ -3,10 +3,11 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome
-from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_rgb
+from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_figure, draw_rgb
 from peergrid.envs.scenario import build_dso, load_scenario, scenario_names
 from peergrid.grid.dso import DsoStatus, UncheckedDso
 
@@ -75,6 +76,39 @@ def test_a_picture_has_the_size_asked_for():
     simulation, outcome = evening_of_large_imports()
     picture = draw_rgb(simulation.params, *simulation.running(), outcome, size=(901, 603))
     assert picture.shape == (603, 901, 3)
+
+
+def prices_on_map(simulation: Simulation, outcome: Outcome) -> list[str]:
+    """The nodal prices that stand beside microgrids on the map."""
+    texts = draw_figure(simulation.params, *simulation.running(), outcome).axes[0].texts
+    return [text.get_text() for text in texts if text.get_weight() == "bold" and "." in text.get_text()]
+
+
+def test_every_microgrid_has_its_price_on_the_map():
+    simulation, outcome = evening_of_large_imports()
+    own = outcome.response.price_per_kwh[0, simulation.params.trade_bus]
+    assert sorted(prices_on_map(simulation, outcome)) == sorted(f"{price:.3f}" for price in own)
+
+
+@pytest.mark.slow
+def test_where_room_is_scarce_no_two_texts_cover_each_other():
+    simulation = Simulation("ieee123")
+    simulation.reset(seed=2)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (1, simulation.n_agent, 4))
+    _, outcome = simulation.step(actions)
+    assert len(prices_on_map(simulation, outcome)) == simulation.n_agent
+    figure = draw_figure(simulation.params, *simulation.running(), outcome)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()).padded(-1.0) for text in figure.axes[0].texts]
+    covering = [(a, b) for k, a in enumerate(boxes) for b in boxes[:k] if a.overlaps(b)]
+    assert covering == []
+
+
+def test_a_figure_is_saved_as_a_vector_graphic_too(tmp_path):
+    simulation, outcome = evening_of_large_imports()
+    draw_figure(simulation.params, *simulation.running(), outcome).savefig(tmp_path / "interval.pdf")
+    assert (tmp_path / "interval.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_curtailment_shows_in_the_picture():
