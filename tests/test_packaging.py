@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ LATE = ("torch", "numba", "cvxpy", "pandas", "matplotlib")
 FORBIDDEN = {
     "grid": ("torch", "gymnasium", "hydra", "pettingzoo", "stable_baselines3"),
     "envs": ("torch", "hydra", "stable_baselines3"),
+}
+# Modules for what the tests do without, the package that each needs, and the extra that brings it.
+OPTIONAL = {
+    "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
+    "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),
 }
 
 
@@ -102,5 +108,10 @@ def test_importing_peergrid_loads_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_every_module_imports_on_its_own(file, tmp_path):
-    result = python(f"import {module_name(file)}", tmp_path)
-    assert result.returncode == 0, result.stderr
+    name = module_name(file)
+    result = python(f"import {name}", tmp_path)
+    package, extra = OPTIONAL.get(name, ("peergrid", ""))
+    if find_spec(package) is None:
+        assert f"pip install 'peergrid[{extra}]'" in result.stderr
+    else:
+        assert result.returncode == 0, result.stderr
