@@ -1,4 +1,4 @@
-"""A policy that Stable-Baselines3 has learned, kept as a file of numbers and played like any other."""
+"""A policy that was learned, kept as a file of numbers and played like any other."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from pettingzoo import ParallelEnv
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from peergrid.baselines.adapters.sb3 import ALGORITHMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import Observations
 from peergrid.grid.errors import InvalidCheckpoint
+from peergrid.grid.parts import resolve
 
 FORMAT = "peergrid policy 1"
 WEIGHTS = "policy.safetensors"
 PLAYERS = ("shared", "central")
+# Who builds the policy of an algorithm again, from its spaces and the sizes of its layers.
+BUILDERS = dict.fromkeys(("ppo", "sac", "td3"), "peergrid.baselines.adapters.sb3:build_policy")
+BUILDERS |= dict.fromkeys(("ippo", "mappo", "maddpg", "masac"), "peergrid.baselines.actor:build_actor")
 
 
 class LearnedPolicy:
@@ -31,7 +34,7 @@ class LearnedPolicy:
     def __init__(self, policy: Any, player: str, about: Mapping[str, Any]) -> None:
         """
         Args:
-            policy: Of Stable-Baselines3.
+            policy: Of Stable-Baselines3, or an `Actor`, which has the same methods.
             player: "shared" sees and acts for each microgrid apart, "central" for all at once.
             about: What it was trained on.
         """
@@ -91,15 +94,15 @@ def load_policy(path: str | Path) -> LearnedPolicy:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise InvalidCheckpoint(f"policy {str(path)!r} cannot be read: {error}") from None
-    if known.get("format") != FORMAT or known.get("algorithm") not in ALGORITHMS or known.get("player") not in PLAYERS:
+    if known.get("format") != FORMAT or known.get("algorithm") not in BUILDERS or known.get("player") not in PLAYERS:
         raise InvalidCheckpoint(f"policy {str(path)!r} is not of the form {FORMAT!r}")
     low, high = (np.array(bound, dtype=np.float32) for bound in known["observation"])
     seen, acted = spaces.Box(low, high, dtype=np.float32), spaces.Box(-1.0, 1.0, (known["actions"],), np.float32)
-    kind = ALGORITHMS[known["algorithm"]].policy_aliases["MlpPolicy"]
-    policy = kind(seen, acted, lambda _: 0.0, net_arch=known["net_arch"])
+    build = resolve(known["algorithm"], "algorithm", BUILDERS)
+    policy = build(known["algorithm"], seen, acted, known["net_arch"])
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:
         raise InvalidCheckpoint(f"policy {str(path)!r} does not fit its own description: {error}") from None
-    policy.set_training_mode(False)
+    policy.eval()
     return LearnedPolicy(policy, known["player"], known["about"])

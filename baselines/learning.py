@@ -1,4 +1,4 @@
-"""Training with Stable-Baselines3: one policy for every microgrid, or one for all, with its curve on held-out days."""
+"""Training: a policy for microgrids, learned with one library or another, with its curve on held-out days."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
-from peergrid.baselines.adapters.sb3 import ALGORITHMS, TradingVecEnv, central_trading, shared_trading
 from peergrid.baselines.learned import WEIGHTS, LearnedPolicy, save_policy
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.scenario import Scenario
-from peergrid.grid.errors import InvalidCheckpoint, PeergridError
+from peergrid.grid.parts import resolve
 
-CURVE, CHECKPOINT, REPLAY = "curve.csv", "checkpoint.pt", "replay.npz"
-MAKERS: dict[str, Callable[..., TradingVecEnv]] = {"shared": shared_trading, "central": central_trading}
-OF_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
+LIBRARIES = {
+    "sb3": "peergrid.baselines.learning_sb3:learn_with_sb3",
+    "benchmarl": "peergrid.baselines.learning_benchmarl:learn_with_benchmarl",
+}
 
 
 @dataclass
 class AlgoSettings:
-    """An algorithm of Stable-Baselines3, its arguments, and how many markets it steps at once."""
+    """An algorithm of a library, its arguments, and how many markets it steps at once."""
 
     name: str = "ppo"
+    library: str = "sb3"
     num_envs: int = 16
     net_arch: list[int] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -48,21 +48,58 @@ class CurvePoint:
     environment_seconds: float
 
 
-class Timed(VecEnvWrapper):
-    """Counts the seconds that the environment takes of the training."""
+class Training:
+    """What is to be learned, by what and for how long, and the curve so far, kept in a folder."""
 
-    def __init__(self, env: TradingVecEnv) -> None:
-        super().__init__(env)
-        self.seconds = 0.0
+    def __init__(
+        self,
+        scenario: Scenario,
+        references: References,
+        algo: AlgoSettings,
+        *,
+        predictor: str,
+        player: str,
+        steps: int,
+        check_every: int,
+        seed: int,
+        folder: Path,
+        report: Callable[[CurvePoint], None],
+    ) -> None:
+        self.scenario, self.references, self.algo = scenario, references, algo
+        self.predictor, self.player, self.seed = predictor, player, seed
+        self.steps, self.check_every = steps, check_every
+        self.folder, self.report = folder, report
+        self.curve: list[CurvePoint] = []
+        self.about = {"scenario": scenario.name, "predictor": predictor, "seed": seed}
+        self._test = Simulation(scenario, num_envs=len(references.no_trade), predictor=predictor)
+        self._spent, self._start = (0.0, 0.0), time.perf_counter()
 
-    def reset(self) -> Any:
-        return self.venv.reset()
+    def go_on(self) -> None:
+        """Go on with the curve of a training that was interrupted."""
+        self.curve = read_curve(self.folder / CURVE)
+        self._spent = (self.curve[-1].seconds, self.curve[-1].environment_seconds)
 
-    def step_wait(self) -> Any:
-        start = time.perf_counter()
-        result = self.venv.step_wait()
-        self.seconds += time.perf_counter() - start
-        return result
+    def measure(self, steps: int, policy: Any, environment_seconds: float) -> None:
+        """Add a point to the curve, and keep it with the policy.
+
+        Args:
+            steps: Environment steps done.
+            policy: As `LearnedPolicy` plays it.
+            environment_seconds: What the environment has taken since this process began to train.
+        """
+        welfare = play_all(self._test, LearnedPolicy(policy, self.player, self.about))
+        point = CurvePoint(
+            steps=steps,
+            welfare=float(welfare.mean()),
+            score=self.references.score(welfare),
+            seconds=self._spent[0] + time.perf_counter() - self._start,
+            environment_seconds=self._spent[1] + environment_seconds,
+        )
+        self.curve.append(point)
+        algo, about = self.algo, self.about | {"steps": steps}
+        save_policy(self.folder / WEIGHTS, policy, algo.name, self.player, list(algo.net_arch), about)
+        write_curve(self.folder / CURVE, self.curve)
+        self.report(point)
 
 
 def learn(
@@ -86,40 +123,22 @@ def learn(
         steps: Environment steps: each is one interval of one market, in which all its microgrids act.
         check_every: Environment steps between two points of the curve, each with a checkpoint.
     """
-    if algo.name not in ALGORITHMS or player not in MAKERS:
-        raise PeergridError(f"algorithm {algo.name!r} or player {player!r} is unknown")
+    learn_with: Callable[[Training], None] = resolve(algo.library, "library", LIBRARIES)
     folder.mkdir(parents=True, exist_ok=True)
-    market = MAKERS[player](algo.num_envs, scenario=scenario, predictor=predictor)
-    timed, gamma = Timed(market), float(algo.arguments.get("gamma", 0.99))
-    env = VecNormalize(timed, norm_obs=False, gamma=gamma)
-    slots = market.num_envs // algo.num_envs
-    model = ALGORITHMS[algo.name](
-        "MlpPolicy", env, seed=seed, policy_kwargs={"net_arch": list(algo.net_arch)}, **algo.arguments
+    training = Training(
+        scenario,
+        references,
+        algo,
+        predictor=predictor,
+        player=player,
+        steps=steps,
+        check_every=check_every,
+        seed=seed,
+        folder=folder,
+        report=report,
     )
-    curve = read_curve(folder / CURVE) if resume(model, env, folder) else []
-    spent = (curve[-1].seconds, curve[-1].environment_seconds) if curve else (0.0, 0.0)
-    about = {"scenario": scenario.name, "predictor": predictor, "seed": seed}
-    test = Simulation(scenario, num_envs=len(references.no_trade), predictor=predictor)
-    start = time.perf_counter()
-    while True:
-        done = model.num_timesteps // slots
-        welfare = play_all(test, LearnedPolicy(model.policy, player, about))
-        curve.append(
-            CurvePoint(
-                steps=done,
-                welfare=float(welfare.mean()),
-                score=references.score(welfare),
-                seconds=spent[0] + time.perf_counter() - start,
-                environment_seconds=spent[1] + timed.seconds,
-            )
-        )
-        save_policy(folder / WEIGHTS, model.policy, algo.name, player, list(algo.net_arch), about | {"steps": done})
-        write_curve(folder / CURVE, curve)
-        save_checkpoint(model, env, folder)
-        report(curve[-1])
-        if done >= steps:
-            return curve
-        model.learn(min(check_every, steps - done) * slots, reset_num_timesteps=False)
+    learn_with(training)
+    return training.curve
 
 
 def play_all(simulation: Simulation, policy: BatchPolicy) -> Float[np.ndarray, " day"]:
@@ -131,53 +150,6 @@ def play_all(simulation: Simulation, policy: BatchPolicy) -> Float[np.ndarray, "
         _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
         welfare += outcome.welfare
     return welfare
-
-
-def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:
-    """Write what the training needs to go on: numbers alone, whole or not at all."""
-    returns = env.ret_rms
-    state = {
-        "steps": model.num_timesteps,
-        "updates": getattr(model, "_n_updates", 0),
-        "parameters": model.get_parameters(),
-        "returns": [float(returns.mean), float(returns.var), float(returns.count)],
-        "random": torch.get_rng_state(),
-    }
-    unfinished = folder / f"{CHECKPOINT}.partial"
-    torch.save(state, unfinished)
-    buffer = getattr(model, "replay_buffer", None)
-    if buffer is not None:
-        arrays = {name: getattr(buffer, name) for name in OF_REPLAY}
-        filled = folder / f"{REPLAY}.partial.npz"
-        np.savez(filled, pos=buffer.pos, full=buffer.full, **arrays)
-        filled.replace(folder / REPLAY)
-    unfinished.replace(folder / CHECKPOINT)
-
-
-def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
-    """Put a model where the checkpoint of a folder left it; False where there is none.
-
-    Raises:
-        InvalidCheckpoint: It is damaged, or of another model.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return False
-    try:
-        state = torch.load(path, weights_only=True)
-        model.set_parameters(state["parameters"])
-        model.num_timesteps, model._n_updates = state["steps"], state["updates"]
-        mean, var, count = state["returns"]
-        env.ret_rms.mean, env.ret_rms.var, env.ret_rms.count = np.array(mean), np.array(var), count
-        torch.set_rng_state(state["random"])
-        if getattr(model, "replay_buffer", None) is not None:
-            with np.load(folder / REPLAY, allow_pickle=False) as kept:
-                for name in OF_REPLAY:
-                    getattr(model.replay_buffer, name)[:] = kept[name]
-                model.replay_buffer.pos, model.replay_buffer.full = int(kept["pos"]), bool(kept["full"])
-    except Exception as error:  # torch raises whatever the bytes suggest
-        raise InvalidCheckpoint(f"{str(path)!r} can't be used: {error}. Delete the folder to train anew.") from error
-    return True
 
 
 def write_curve(path: Path, curve: list[CurvePoint]) -> None:

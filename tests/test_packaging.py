@@ -24,6 +24,7 @@ FORBIDDEN = {
 OPTIONAL = {
     "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
     "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),
+    "peergrid.baselines.learning_benchmarl": ("torchrl", "marl"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from peergrid.envs.p2p_trading import vector
@@ -43,6 +44,11 @@ def central_trading(num_envs: int = 1, **arguments: Any) -> TradingVecEnv:
 def solo_trading(num_envs: int = 1, **arguments: Any) -> TradingVecEnv:
     """One learner among fixed policies, as in `SoloTrading`."""
     return TradingVecEnv(vector.solo_trading(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments))
+
+
+def build_policy(algorithm: str, seen: spaces.Box, acted: spaces.Box, net_arch: list[int]) -> Any:
+    """An untrained policy of an algorithm, for what it sees and does, with layers of these sizes."""
+    return ALGORITHMS[algorithm].policy_aliases["MlpPolicy"](seen, acted, lambda _: 0.0, net_arch=net_arch)
 
 
 class TradingVecEnv(VecEnv):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from peergrid.baselines.adapters.benchmarl import TradingTask
 from peergrid.envs.scenario import load_scenario
 
 SCENARIO = load_scenario("ieee33", intervals=4)
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def config(folder):
@@ -64,3 +67,9 @@ def test_the_task_tells_its_specs_without_the_batch():
         TradingTask("ieee33", infos=()).info_spec(TradingTask("ieee33", infos=()).get_env_fun(1, True, 0, "cpu")())
         is None
     )
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+def test_the_page_s_examples_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "training.md", "exec"), {})
