@@ -1,6 +1,7 @@
-"""Train a policy with Stable-Baselines3 and score it on held-out days.
+"""Train a policy with Stable-Baselines3 or BenchMARL and score it on held-out days.
 
     python -m peergrid.baselines.train algo=ppo scenario=ieee33
+    python -m peergrid.baselines.train algo=mappo scenario=ieee33
     python -m peergrid.baselines.train -m scenario=ieee33,ieee69 algo=ppo,sac 'seed=range(5)' launcher=joblib
     python -m peergrid.baselines.collect outputs/train
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import WEIGHTS, load_policy
-from peergrid.baselines.learning import AlgoSettings, CurvePoint, learn
+from peergrid.baselines.learning import AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.baselines.references import references, score_policy
 from peergrid.envs.scenario import scenario_from_dict
 
@@ -55,18 +56,18 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
             bar.update(point.steps - bar.n)
             bar.set_postfix(score=f"{point.score:.1f}")
 
-        curve = learn(
-            scenario,
-            known,
-            settings.algo,
+        lesson = Lesson(
+            scenario=scenario,
+            references=known,
+            algo=settings.algo,
             predictor=settings.predictor,
             player=settings.player,
             steps=settings.steps,
             check_every=settings.check_every,
             seed=settings.seed,
             folder=folder,
-            report=report,
         )
+        curve = learn(lesson, report)
     scored = score_policy(scenario, settings.predictor, load_policy(folder / WEIGHTS), known, settings.algo.name)
     last = curve[-1]
     spent = {"steps": last.steps, "seconds": last.seconds, "environment_seconds": last.environment_seconds}

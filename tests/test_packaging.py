@@ -15,11 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("grid", "envs", "surrogate", "baselines")  # each may import itself and those before it
 FILES = [file for layer in LAYERS for file in sorted((ROOT / layer).rglob("*.py"))]
-OPTIONAL = {"peergrid.baselines.adapters.rllib": "ray"}  # what a module needs that our tests do without
 LATE = ("torch", "numba", "cvxpy", "pandas", "matplotlib")
 FORBIDDEN = {
     "grid": ("torch", "gymnasium", "hydra", "pettingzoo", "ray", "stable_baselines3"),
     "envs": ("torch", "hydra", "ray", "stable_baselines3"),
+}
+# Modules for what the tests do without, the package that each needs, and the extra that brings it.
+OPTIONAL = {
+    "peergrid.baselines.adapters.rllib": ("ray", "rllib"),
+    "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
+    "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),
+    "peergrid.baselines.learning_benchmarl": ("torchrl", "marl"),
 }
 
 
@@ -106,7 +112,8 @@ def test_importing_peergrid_loads_nothing_heavy(tmp_path):
 def test_every_module_imports_on_its_own_or_says_what_to_install(file, tmp_path):
     name = module_name(file)
     result = python(f"import {name}", tmp_path)
-    if name in OPTIONAL and find_spec(OPTIONAL[name]) is None:
-        assert "pip install 'peergrid[" in result.stderr
+    package, extra = OPTIONAL.get(name, ("peergrid", ""))
+    if find_spec(package) is None:
+        assert f"pip install 'peergrid[{extra}]'" in result.stderr
     else:
         assert result.returncode == 0, result.stderr

@@ -23,7 +23,7 @@ from peergrid.baselines.entry import settings_from
 from peergrid.baselines.evaluate import EvaluateSettings
 from peergrid.baselines.jobs import DONE, FAILED, run_job
 from peergrid.baselines.learned import LearnedPolicy, load_policy, policy_of, save_policy
-from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, learn, read_curve
+from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, Lesson, learn, read_curve
 from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade, Truthful
 from peergrid.baselines.references import References, references, score_policy
@@ -52,9 +52,18 @@ def known():
 
 
 def train(folder, known, algo=PPO, steps=128, seed=3, player="shared"):
-    return learn(
-        SCENARIO, known, algo, predictor="none", player=player, steps=steps, check_every=64, seed=seed, folder=folder
+    lesson = Lesson(
+        scenario=SCENARIO,
+        references=known,
+        algo=algo,
+        predictor="none",
+        player=player,
+        steps=steps,
+        check_every=64,
+        seed=seed,
+        folder=folder,
     )
+    return learn(lesson)
 
 
 def weights_of(folder):
