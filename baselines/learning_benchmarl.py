@@ -173,6 +173,7 @@ class Course(Callback):
                 experiment.replay_buffers[GROUP].extend(TensorDict(kept["replay"], [n]).unflatten_keys("/"))
             self.scale.mean, self.scale.var, self.scale.count = kept["returns"]
             experiment.total_frames = kept["steps"]
+            self.next_check = kept["steps"] + self.progress.lesson.check_every
         except Exception as error:  # torch raises whatever does not fit
             raise _refused(path, error) from error
         config = experiment.config
