@@ -25,6 +25,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 100
+toc_object_entries_show_parents = "hide"
 
 # Names of types must lead somewhere, but for shapes, which look like names to Sphinx, and others' types: nothing is
 # fetched to find those.

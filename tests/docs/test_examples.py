@@ -15,7 +15,9 @@ PAGES = (
     "docs/index.md",
     "docs/central_trading.md",
     "docs/dso_pricing.md",
+    "docs/p2p_trading.md",
     "docs/solo_trading.md",
+    "docs/surrogate.md",
     "docs/transactive.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "howto").glob("*.md")),
 )
