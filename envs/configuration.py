@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
+from peergrid.grid.parts import import_faults
 
 T = TypeVar("T")
 
@@ -105,10 +106,12 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     if len(faults) > before:
         return None
     try:
-        return cls(**chosen)
+        built = cls(**chosen)
     except ValueError as error:
         faults.append(str(error))
         return None
+    faults += import_faults(built, where)
+    return built
 
 
 def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
