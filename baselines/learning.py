@@ -26,7 +26,7 @@ from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import Scenario
-from peergrid.grid.errors import InvalidCheckpoint, UnknownName
+from peergrid.grid.errors import InvalidCheckpoint, PeergridError
 
 CURVE, CHECKPOINT, REPLAY = "curve.csv", "checkpoint.pt", "replay.npz"
 MAKERS: dict[str, Callable[..., TradingVecEnv]] = {
@@ -75,13 +75,6 @@ class Timed(VecEnvWrapper):
         return result
 
 
-def check_learner(algorithm: str, player: str) -> None:
-    """Raise UnknownName unless both are known."""
-    for kind, name, known in (("algorithm", algorithm, ALGORITHMS), ("player", player, MAKERS)):
-        if name not in known:
-            raise UnknownName(kind, name, known)
-
-
 def learn(
     scenario: Scenario,
     references: References,
@@ -103,7 +96,8 @@ def learn(
         steps: Environment steps: each is one interval of one market, in which all its microgrids act.
         check_every: Environment steps between two points of the curve, each with a checkpoint.
     """
-    check_learner(algo.name, player)
+    if algo.name not in ALGORITHMS or player not in MAKERS:
+        raise PeergridError(f"algorithm {algo.name!r} or player {player!r} is unknown")
     folder.mkdir(parents=True, exist_ok=True)
     market = MAKERS[player](algo.num_envs, scenario=scenario, predictor=predictor)
     timed, gamma = Timed(market), float(algo.arguments.get("gamma", 0.99))

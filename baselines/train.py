@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import WEIGHTS, load_policy
-from peergrid.baselines.learning import AlgoSettings, CurvePoint, check_learner, learn
+from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
+from peergrid.baselines.learning import AlgoSettings, CurvePoint, learn
 from peergrid.baselines.references import references, score_policy
 from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
+from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import part_name
 
 
@@ -48,7 +49,8 @@ class TrainSettings:
 
 def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
-    check_learner(settings.algo.name, settings.player)  # before anything that takes long
+    if settings.player not in PLAYERS:
+        raise UnknownName("player", settings.player, PLAYERS)
     scenario = scenario_from_dict(settings.scenario)
     known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
     with tqdm(total=settings.steps, desc="environment steps", disable=None, leave=False) as bar:

@@ -36,6 +36,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     faults: list[str] = []
     built = _build(kind, values, "", faults)
+    faults += [] if built is None else import_faults(built)
     raise_faults(InvalidScenario, f"scenario {values.get('name', '(without a name)')!r}", faults)
     assert isinstance(built, kind)
     return built
@@ -106,12 +107,10 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     if len(faults) > before:
         return None
     try:
-        built = cls(**chosen)
+        return cls(**chosen)
     except ValueError as error:
         faults.append(str(error))
         return None
-    faults += import_faults(built, where)
-    return built
 
 
 def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:

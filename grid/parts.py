@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -31,12 +31,15 @@ def import_faults(settings: Any, where: str = "") -> list[str]:
     """
     if os.environ.get(ALLOW_IMPORTS) == "1":
         return []
-    named = {f.name: getattr(settings, f.name) for f in fields(settings) if "names_a_part" in f.metadata}
-    return [
-        f"{where}{key} = {name!r} would import code from outside peergrid: if you trust it, set {ALLOW_IMPORTS}=1"
-        for key, name in named.items()
-        if ":" in name and name.partition(":")[0].split(".")[0] != "peergrid"
-    ]
+    faults = []
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if is_dataclass(value):
+            faults += import_faults(value, f"{where}{f.name}.")
+        elif "names_a_part" in f.metadata and ":" in value and value.partition(":")[0].split(".")[0] != "peergrid":
+            told = f"{where}{f.name} = {value!r} would import code from outside peergrid"
+            faults.append(f"{told}: if you trust it, set {ALLOW_IMPORTS}=1 in the environment")
+    return faults
 
 
 def resolve(part: Any, kind: str, registered: Mapping[str, str]) -> Any:

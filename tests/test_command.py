@@ -84,7 +84,7 @@ def test_help_of_a_process_of_its_own():
         (evaluate.main, ["policy=truthfull"], "no policy is named 'truthfull'. Did you mean 'truthful'?"),
         (evaluate.main, ["policy=outputs/x.safetensors"], "there is no policy file 'outputs/x.safetensors'"),
         (train.main, ["player=sharde"], "no player is named 'sharde'. Did you mean 'shared'?"),
-        (train.main, ["algo.name=pop"], "no algorithm is named 'pop'. Did you mean 'ppo'?"),
+        (train.main, ["algo=pop"], "no algo is named 'pop'. Did you mean 'ppo'?"),
         (transactive_study.main, ["transactive=ieee7"], "no transactive is named 'ieee7'. Did you mean 'ieee37'?"),
         (transactive_study.main, ["agent=714"], "no agent is at bus '714'"),
     ],
