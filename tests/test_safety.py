@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from peergrid.baselines.entry import settings_from
 from peergrid.baselines.evaluate import EvaluateSettings
@@ -17,7 +19,7 @@ from peergrid.envs import p2p_trading_v0
 from peergrid.envs.scenario import MarketSpec, load_scenario, scenario_from_dict
 from peergrid.envs.transactive.scenario import scenario_from_dict as transactive_from_dict
 from peergrid.grid.errors import InvalidScenario, PeergridError
-from peergrid.grid.parts import ALLOW_IMPORTS
+from peergrid.grid.parts import ALLOW_IMPORTS, part_name
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("grid", "envs", "surrogate", "baselines", "src", "benchmarks", "examples")
@@ -123,6 +125,23 @@ def test_a_command_line_imports_nothing_from_outside(entry, schema, key, trap, t
     with pytest.raises(PeergridError, match=f"{key} = 'trap:sprung' would import"):
         settings_from(cfg, schema)
     assert "trap" not in sys.modules
+
+
+@dataclass
+class Inner:
+    library: str = part_name("ours")
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    name: str = "no part: may hold a colon"
+
+
+def test_names_deep_in_settings_are_looked_at():
+    settings_from(OmegaConf.create({"name": "os:system", "inner": {"library": "peergrid.grid.dso:OpfDso"}}), Outer)
+    with pytest.raises(PeergridError, match=r"inner\.library = 'os:system' would import"):
+        settings_from(OmegaConf.create({"inner": {"library": "os:system"}}), Outer)
 
 
 def test_what_is_allowed_is_imported(trap, tmp_path, monkeypatch):
