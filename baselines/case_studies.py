@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
@@ -27,6 +26,7 @@ from peergrid.baselines.case_figures import draw_figures
 from peergrid.baselines.entry import console_for_tables, run_all, settings_from, write_json
 from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade, Planned, Refined
+from peergrid.command import command
 from peergrid.envs.limits import LOADING_TOLERANCE
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.predictors import no_prediction, oracle
@@ -238,7 +238,7 @@ def run(settings: CaseStudySettings) -> dict[str, dict[str, list[DayRecord]]]:
     return found
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="case_studies")
+@command("case_studies")
 def main(cfg: DictConfig) -> None:
     """Run the case studies, print the table, write figures and results."""
     settings = settings_from(cfg, CaseStudySettings)

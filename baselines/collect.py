@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from peergrid.baselines.entry import console_for_tables, write_json
 from peergrid.baselines.jobs import DONE, FAILED, RESULT, RUN
 from peergrid.baselines.learning import CURVE, read_curve
 from peergrid.baselines.statistics import estimate_score, performance_profile
+from peergrid.command import plainly
 from peergrid.grid.errors import PeergridError
 
 # What tells one group of runs from another; seeds are its runs.
@@ -229,7 +229,7 @@ def _manifest(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.reindex(columns=columns)
 
 
-def main() -> int:
+def main() -> None:
     """Collect a folder, write its tables and figures, print the scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -257,8 +257,8 @@ def main() -> int:
         console.print(f"failed: {run['job']}: {run['error']} (its folder has the traceback)", highlight=False)
     for path in written:
         console.print(f"wrote {path}", highlight=False)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with plainly():
+        main()

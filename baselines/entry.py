@@ -15,6 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
+from peergrid.grid.errors import PeergridError, raise_faults
+from peergrid.grid.parts import import_faults
+
 TABLE_WIDTH = 130
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -22,10 +25,11 @@ Settings = TypeVar("Settings")
 
 
 def settings_from(cfg: DictConfig, schema: type[Settings]) -> Settings:
-    """Hydra's configuration as a typed settings object; unknown keys and wrong types fail."""
+    """Hydra's configuration as a typed settings object; unknown keys, wrong types and code from outside fail."""
     merged = OmegaConf.merge(OmegaConf.structured(schema), cfg)
     settings = OmegaConf.to_object(merged)
     assert isinstance(settings, schema)
+    raise_faults(PeergridError, "settings", import_faults(settings))
     return settings
 
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from peergrid.baselines.entry import console_for_tables, settings_from
@@ -22,7 +21,9 @@ from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import LearnedPolicy, policy_of
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.score import table
+from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
+from peergrid.grid.parts import part_name
 
 
 @dataclass
@@ -30,8 +31,8 @@ class EvaluateSettings:
     """What `conf/evaluate.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = "none"
-    policy: str = "truthful"
+    predictor: str = part_name("none")
+    policy: str = part_name("truthful")
     days: int = 20
     first_held_out: int = 0
     seed: int = 0
@@ -41,15 +42,15 @@ class EvaluateSettings:
     redo: bool = False
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="evaluate")
+@command("evaluate")
 def main(cfg: DictConfig) -> float:
     """Play the policy, print its score, write the result to the job's folder; returns the score."""
     settings = settings_from(cfg, EvaluateSettings)
     scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
 
     def work(folder: Path) -> Mapping[str, Any]:
-        known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
         policy = policy_of(settings.policy, settings.seed)
+        known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
         scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
         console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
         learned = {"learned": policy.about | {"player": policy.player}} if isinstance(policy, LearnedPolicy) else {}

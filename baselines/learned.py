@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 
 from peergrid.baselines.policies import Truthful
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.players import POLICIES
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.envs.policy import Observations, Policy
+from peergrid.envs.registered import POLICIES
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.grid.parts import resolve
 
@@ -114,6 +114,8 @@ def load_policy(path: str | Path) -> LearnedPolicy:
     Raises:
         InvalidCheckpoint: It is missing, damaged, or something else.
     """
+    if not Path(path).is_file():
+        raise InvalidCheckpoint(f"there is no policy file {str(path)!r}; {_nearest_files(Path(path))}")
     try:
         with safe_open(path, framework="numpy") as file:
             known = json.loads((file.metadata() or {}).get("peergrid", "{}"))
@@ -134,6 +136,13 @@ def load_policy(path: str | Path) -> LearnedPolicy:
         bound=known["bound"],
     )
     return LearnedPolicy(actor, known["player"], known.get("about", {}))
+
+
+def _nearest_files(path: Path) -> str:
+    """Which policy files there are in the first folder above that exists."""
+    folder = next(above for above in path.parents if above.is_dir())
+    found = sorted(str(file) for file in folder.glob("**/*.safetensors")) if folder != Path() else []
+    return f"in {str(folder)!r} there are {', '.join(found[:5]) or 'none'}{' and more' if len(found) > 5 else ''}"
 
 
 def _fit(arrays: Mapping[str, np.ndarray], n: int) -> bool:

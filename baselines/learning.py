@@ -14,7 +14,7 @@ from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import Scenario
-from peergrid.grid.parts import resolve
+from peergrid.grid.parts import part_name, resolve
 
 CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
 LIBRARIES = {
@@ -28,7 +28,7 @@ class AlgoSettings:
     """An algorithm of a library, its arguments, and how many markets it steps at once."""
 
     name: str = "ppo"
-    library: str = "sb3"
+    library: str = part_name("sb3")
     num_envs: int = 16
     net_arch: list[int] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)

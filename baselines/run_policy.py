@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 from rich import box
@@ -25,10 +24,12 @@ from peergrid.baselines.film import write_film
 from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import policy_of
 from peergrid.baselines.report import day_facts, write_page
+from peergrid.command import command
 from peergrid.envs.drawing import clock
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.scenario import scenario_from_dict
 from peergrid.grid.dso import DsoStatus
+from peergrid.grid.parts import part_name
 
 
 @dataclass
@@ -36,8 +37,8 @@ class RunPolicySettings:
     """What `conf/run_policy.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = "none"
-    policy: str = "truthful"
+    predictor: str = part_name("none")
+    policy: str = part_name("truthful")
     day: int = 0
     seed: int = 0
     gif: bool = False
@@ -48,7 +49,7 @@ class RunPolicySettings:
     redo: bool = True
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="run_policy")
+@command("run_policy")
 def main(cfg: DictConfig) -> None:
     """Play the day, print it hour by hour, write what there is to see of it to the job's folder."""
     settings = settings_from(cfg, RunPolicySettings)

@@ -15,16 +15,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import WEIGHTS, load_policy
+from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
 from peergrid.baselines.learning import AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.baselines.references import references, score_policy
+from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
+from peergrid.grid.errors import UnknownName
+from peergrid.grid.parts import part_name
 
 
 @dataclass
@@ -32,7 +34,7 @@ class TrainSettings:
     """What `conf/train.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = "none"
+    predictor: str = part_name("none")
     algo: AlgoSettings = field(default_factory=AlgoSettings)
     player: str = "shared"
     steps: int = 100_000
@@ -48,6 +50,8 @@ class TrainSettings:
 
 def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
+    if settings.player not in PLAYERS:
+        raise UnknownName("player", settings.player, PLAYERS)
     scenario = scenario_from_dict(settings.scenario)
     known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
     with tqdm(total=settings.steps, desc="environment steps", disable=None, leave=False) as bar:
@@ -74,7 +78,7 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     return asdict(scored) | known.as_lists() | spent
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="train")
+@command("train")
 def main(cfg: DictConfig) -> float:
     """Train, score, and write weights, curve and result to the job's folder; returns the score."""
     settings = settings_from(cfg, TrainSettings)

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import hydra
 import numpy as np
 from jaxtyping import Float
 from omegaconf import DictConfig
@@ -31,7 +31,8 @@ from peergrid.baselines.transactive_admm import AdmmDay, solve_hours
 from peergrid.baselines.transactive_figures import draw_figures
 from peergrid.baselines.transactive_play import TransactiveDay, play_day
 from peergrid.baselines.transactive_policies import Myopic, Optimising, Scheduled, TransactivePolicy
-from peergrid.envs.transactive.scenario import TransactiveScenario, load_scenario
+from peergrid.command import command
+from peergrid.envs.transactive.scenario import TransactiveScenario, load_scenario, scenario_from_dict
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.transactive.types import Closing
 from peergrid.grid.errors import PeergridError
@@ -66,7 +67,7 @@ CASES = {
 class TransactiveStudySettings:
     """What `conf/transactive_study.yaml` sets."""
 
-    scenario: str = "ieee37"
+    transactive: dict[str, Any] = field(default_factory=dict)
     days: int = 36
     hours: list[int] = field(default_factory=list)
     agent: str = "713"
@@ -79,7 +80,7 @@ class TransactiveStudySettings:
 class Job:
     """One case on one held-out day."""
 
-    scenario: str
+    scenario: str | TransactiveScenario
     case: str
     day: int
     tight: float
@@ -250,8 +251,8 @@ def day_to_draw(records: list[TransactiveDay], hours: list[int]) -> int:
 
 def run(settings: TransactiveStudySettings) -> dict[str, list[TransactiveDay]]:
     """Every case on every day."""
-    load_scenario(settings.scenario)
-    jobs = [Job(settings.scenario, case, day, settings.tight) for case in CASES for day in range(settings.days)]
+    scenario = scenario_from_dict(settings.transactive)
+    jobs = [Job(scenario, case, day, settings.tight) for case in CASES for day in range(settings.days)]
     records = run_all(play_case, jobs, settings.workers, "transactive study")
     found: dict[str, list[TransactiveDay]] = {case: [] for case in CASES}
     for job, record in zip(jobs, records, strict=True):
@@ -259,11 +260,11 @@ def run(settings: TransactiveStudySettings) -> dict[str, list[TransactiveDay]]:
     return found
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="transactive_study")
+@command("transactive_study")
 def main(cfg: DictConfig) -> None:
     """Run the study, print its tables, write figures and results."""
     settings = settings_from(cfg, TransactiveStudySettings)
-    scenario = load_scenario(settings.scenario)
+    scenario = scenario_from_dict(settings.transactive)
     agents, outside = [a.bus for a in scenario.agents], [t for t in settings.hours if not 0 <= t < scenario.intervals]
     if settings.agent not in agents:
         raise PeergridError(f"no agent is at bus {settings.agent!r}; agents are at {', '.join(agents)}")

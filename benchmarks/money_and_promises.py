@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from peergrid.envs.p2p_trading.simulation import MECHANISMS, Simulation
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.registered import MECHANISMS
 
 HOURS = 24
 CLAIMED = 1e-9

@@ -374,7 +374,7 @@ def main() -> int:
             unfinished.rename(folder / f"{group}.npz")
             bar.update(size)
 
-    files = [dict(np.load(folder / f"{group}.npz")) for group in groups]
+    files = [dict(np.load(folder / f"{group}.npz", allow_pickle=False)) for group in groups]
     found = {name: np.concatenate([file[name] for file in files]) for name in files[0]}
     console = Console(width=None if sys.stdout.isatty() else 200)
     show(console, found, solvers)

@@ -181,9 +181,9 @@ def _memory_gib() -> float | None:
 
 def run_section(measure: Callable[[bool], Found]) -> None:
     """The command line of one section: measure and write what was found as JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--to", type=Path)
+    parser = argparse.ArgumentParser(description="Measure one section of speed.py, and print or write it as JSON.")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases")
+    parser.add_argument("--to", type=Path, help="file to write; printed if left out")
     args = parser.parse_args()
     here, start = machine(), time.perf_counter()
     found = {"machine": here, "quick": args.quick} | measure(args.quick)

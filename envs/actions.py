@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from peergrid.grid.errors import InvalidAction, UnknownName
 
 RENDER_MODES = ("ansi", "rgb_array")
+T = TypeVar("T")
 
 
 def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, agent, number") -> None:
@@ -22,6 +23,17 @@ def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, agent,
     is_finite = np.isfinite(actions)
     if not is_finite.all():
         raise InvalidAction(f"actions are not finite at ({axes}) {np.argwhere(~is_finite)[:5].tolist()}")
+
+
+def of_agent(known: Mapping[str, T], agent: str) -> T:
+    """What is known of an agent.
+
+    Raises:
+        UnknownName: There is no such agent.
+    """
+    if agent not in known:
+        raise UnknownName("agent", agent, known)
+    return known[agent]
 
 
 def arrays_of(actions: Mapping[str, Any], n_numbers: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
+from peergrid.grid.parts import import_faults
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     faults: list[str] = []
     built = _build(kind, values, "", faults)
+    faults += [] if built is None else import_faults(built)
     raise_faults(InvalidScenario, f"scenario {values.get('name', '(without a name)')!r}", faults)
     assert isinstance(built, kind)
     return built

@@ -23,6 +23,7 @@ from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, 
 from peergrid.grid.errors import InvalidScenario, raise_faults
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import UpperVoltage
+from peergrid.grid.parts import part_name
 from peergrid.grid.power_flow import solve_power_flow
 
 GROUP = "scenario"
@@ -91,14 +92,14 @@ class DsoSpec:
     voll_per_kwh: float = 3.0
     c_ls_per_kw2h: float = 0.0
     upper_voltage: str = "lossless"
-    solver: str = "interior_point"
+    solver: str = part_name("interior_point")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarketSpec:
     """The P2P market and its settlement."""
 
-    mechanism: str = "call_auction"
+    mechanism: str = part_name("call_auction")
     half_spread_per_kwh: float = 0.03
     price_cap_per_kwh: float = 1.0
     retail_per_kwh: float = 0.15

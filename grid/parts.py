@@ -1,12 +1,45 @@
-"""Swappable parts: given as an object, by a registered name, or as "module:attribute"."""
+"""Swappable parts: given as an object, by a registered name, or as "module:attribute".
+
+Configuration may come from others, and importing a module runs its code. So a name that a file or a command line gives
+may be "module:attribute" only within peergrid, unless the environment variable PEERGRID_ALLOW_IMPORTS is 1. What Python
+code hands over is not restricted.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import field, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
 from peergrid.grid.errors import PeergridError, UnknownName
+
+ALLOW_IMPORTS = "PEERGRID_ALLOW_IMPORTS"
+
+
+def part_name(default: str) -> Any:
+    """A dataclass field that names a part; `import_faults` looks at it when configuration fills it."""
+    return field(default=default, metadata={"names_a_part": True})
+
+
+def import_faults(settings: Any, where: str = "") -> list[str]:
+    """What a dataclass that configuration filled would import from outside peergrid; nothing if that is allowed.
+
+    Args:
+        where: What stands before the names of its fields, for the message.
+    """
+    if os.environ.get(ALLOW_IMPORTS) == "1":
+        return []
+    faults = []
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if is_dataclass(value):
+            faults += import_faults(value, f"{where}{f.name}.")
+        elif "names_a_part" in f.metadata and ":" in value and value.partition(":")[0].split(".")[0] != "peergrid":
+            told = f"{where}{f.name} = {value!r} would import code from outside peergrid"
+            faults.append(f"{told}: if you trust it, set {ALLOW_IMPORTS}=1 in the environment")
+    return faults
 
 
 def resolve(part: Any, kind: str, registered: Mapping[str, str]) -> Any:

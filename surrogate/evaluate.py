@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from peergrid.command import command
 from peergrid.envs.p2p_trading.predictors import Prediction, oracle
 from peergrid.envs.scenario import (
     Scenario,
@@ -563,7 +563,7 @@ def evaluate(settings: SurrogateSettings) -> None:
     console.print(f"wrote {folder / WEIGHTS} and {folder / 'report'}", highlight=False)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="surrogate")
+@command("surrogate")
 def main(cfg: DictConfig) -> None:
     """Report on a finished training."""
     evaluate(settings_from(cfg))

@@ -12,10 +12,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
+from peergrid.command import command
 from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.grid.errors import PeergridError
 from peergrid.surrogate.dataset import load_subset, make_dataset, write_whole
@@ -74,7 +74,7 @@ def run(settings: SurrogateSettings) -> None:
     write_whole(folder / CURVES, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-@hydra.main(version_base="1.3", config_path="pkg://peergrid.conf", config_name="surrogate")
+@command("surrogate")
 def main(cfg: DictConfig) -> None:
     """Make the data set, train, calibrate, report."""
     settings = settings_from(cfg)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode
+from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
 from peergrid.envs.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
@@ -111,11 +111,11 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return self._observation_space[agent]
+        return of_agent(self._observation_space, agent)
 
     def action_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return self._action_space[agent]
+        return of_agent(self._action_space, agent)
 
     def describe_observation(self, agent: str) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of an agent's observation."""

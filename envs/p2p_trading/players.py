@@ -18,21 +18,10 @@ from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
 from peergrid.envs.policy import BatchPolicy, Policy
+from peergrid.envs.registered import POLICIES
 from peergrid.envs.vector import Player
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import resolve
-
-POLICIES = {
-    "random": "peergrid.baselines.policies:RandomPolicy",
-    "no_trade": "peergrid.baselines.policies:NoTrade",
-    "truthful": "peergrid.baselines.policies:Truthful",
-    "planned": "peergrid.baselines.policies:Planned",
-    "receding": "peergrid.baselines.policies:Receding",
-    "selfish": "peergrid.baselines.policies:Selfish",
-    "adaptive": "peergrid.baselines.policies:Adaptive",
-    "zero_intelligence": "peergrid.baselines.policies:ZeroIntelligence",
-    "optimal": "peergrid.baselines.policies:Optimal",
-}
 
 
 class Trader(Player):

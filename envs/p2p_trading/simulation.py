@@ -18,20 +18,12 @@ from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import advance
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Outcome, Params, State
 from peergrid.envs.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.registered import DSOS, MECHANISMS, PREDICTORS
 from peergrid.envs.rows import rows_of, unless_all, with_rows, written
 from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.parts import resolve
-
-HERE = "peergrid.envs.p2p_trading"
-MECHANISMS = {name: f"{HERE}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
-DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
-PREDICTORS = {
-    "none": f"{HERE}.predictors:no_prediction",
-    "transformer": "peergrid.surrogate.predictor:transformer",
-    "oracle": f"{HERE}.predictors:oracle",
-}
 
 
 class Simulation:

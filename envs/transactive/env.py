@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode
+from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
 from peergrid.envs.entries import Entry, box
 from peergrid.envs.profiles import ProfileSource
 from peergrid.envs.transactive.infos import NETWORK_INFOS, OWN_INFOS, measure, nothing_yet
@@ -113,15 +113,15 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return self._observation_space[agent]
+        return of_agent(self._observation_space, agent)
 
     def action_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return self._action_space[agent]
+        return of_agent(self._action_space, agent)
 
     def describe_observation(self, agent: str) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of an agent's observation."""
-        return self._entries[agent]
+        return of_agent(self._entries, agent)
 
     def describe_state(self) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of `state()`."""

@@ -9,17 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from peergrid.envs.policy import BatchPolicy
+from peergrid.envs.registered import TRANSACTIVE_POLICIES
 from peergrid.envs.transactive.env import METADATA, picture
 from peergrid.envs.transactive.infos import NETWORK_INFOS, measure
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.vector import Player
 from peergrid.grid.parts import resolve
-
-POLICIES = {
-    "optimising": "peergrid.baselines.transactive_policies:Optimising",
-    "myopic": "peergrid.baselines.transactive_policies:Myopic",
-    "scheduled": "peergrid.baselines.transactive_policies:Scheduled",
-}
 
 
 class PricingDso(Player):
@@ -35,7 +30,7 @@ class PricingDso(Player):
         self.simulation: Transactive = simulation
         self.slots_per_row, self.n_numbers = 1, 1
         self.entries, self.info_names = simulation.dso_entries, tuple(NETWORK_INFOS)
-        chosen = resolve(agents, "policy", POLICIES)
+        chosen = resolve(agents, "policy", TRANSACTIVE_POLICIES)
         policy: Any = chosen() if inspect.isclass(chosen) else chosen
         self.agents: BatchPolicy = policy
 

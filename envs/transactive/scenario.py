@@ -18,6 +18,7 @@ from peergrid.grid.catalogue import load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, OpfDso, Penalty
 from peergrid.grid.errors import InvalidScenario, raise_faults
 from peergrid.grid.opf.problem import UpperVoltage
+from peergrid.grid.parts import part_name
 
 GROUP = "transactive"
 # Quadratic costs are given for an agent of this peak; those of a larger one are smaller in proportion.
@@ -55,7 +56,7 @@ class LoopSpec:
     `threshold_share` of the schedule, when the signal stands still, or after `max_iterations`.
     """
 
-    rule: str = "halving"
+    rule: str = part_name("halving")
     step_share: float = 0.01
     bound_share: float = 0.20
     threshold_share: float = 0.01

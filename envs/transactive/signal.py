@@ -46,7 +46,7 @@ def fixed(hour: Standing) -> Move:
 
 
 def halving(hour: Standing) -> Move:
-    """The same with alpha halved whenever the gap changes its sign: it closes in on the schedule."""
+    """`fixed`, with alpha halved whenever the gap changes its sign: it closes in on the schedule."""
     changes = hour.gap_share * hour.last_gap_share < 0
     return _stepped(hour, np.where(changes, 0.5 * hour.step_share, hour.step_share))
 

@@ -14,6 +14,7 @@ from peergrid.envs.actions import check_actions
 from peergrid.envs.entries import bounds, clipped
 from peergrid.envs.episodes import Episodes
 from peergrid.envs.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.registered import RULES
 from peergrid.envs.rows import rows_of, unless_all, with_rows
 from peergrid.envs.transactive import observation
 from peergrid.envs.transactive.day_ahead import agree
@@ -41,8 +42,6 @@ from peergrid.grid.dso import Dso
 from peergrid.grid.errors import InvalidProfiles, PeergridError, raise_faults
 from peergrid.grid.parts import resolve
 
-HERE = "peergrid.envs.transactive"
-RULES = {name: f"{HERE}.signal:{name}" for name in ("halving", "fixed", "proportional", "none")}
 SUN_ALONE = ""  # a microgrid of this class has no demand: agents' loads are those of their buses
 
 

@@ -8,7 +8,8 @@ import pytest
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, observe
 from peergrid.envs.p2p_trading.predictors import no_prediction
-from peergrid.envs.p2p_trading.simulation import MECHANISMS, Simulation
+from peergrid.envs.p2p_trading.simulation import Simulation
+from peergrid.envs.registered import MECHANISMS
 from peergrid.envs.scenario import load_scenario, scenario_names
 
 
