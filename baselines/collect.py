@@ -21,6 +21,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from rich.box import HEAVY_HEAD, MARKDOWN, Box
 from rich.console import Console
 from rich.table import Table
@@ -154,6 +155,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> Path:
     figure = _panels(curves, draw, "environment steps", "score (no trade 0, optimum 100)")
     for axis in figure.axes:
         axis.axhline(0.0, color="black", lw=0.8)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_ylim(bottom=max(-100.0, axis.get_ylim()[0]))
     figure.savefig(path, dpi=150)
     return path
