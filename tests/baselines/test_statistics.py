@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import absl.logging
 import numpy as np
 import pytest
 from rliable.library import get_interval_estimates, run_score_deviation
@@ -21,6 +24,10 @@ from peergrid.baselines.statistics import (
 def test_the_interquartile_mean_leaves_whole_runs_out():
     assert interquartile_mean(np.array([0.0, 1.0, 2.0, 6.0, 100.0])) == pytest.approx(3.0)
     assert interquartile_mean(np.array([7.0])) == pytest.approx(7.0)
+
+
+# absl, by which rliable logs, closes the stream that it found at import when logging is set up anew, as Hydra does it.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.mark.parametrize("n", [10, 20])

@@ -11,6 +11,7 @@ from peergrid.envs.p2p_trading.predictors import no_prediction
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.registered import MECHANISMS
 from peergrid.envs.scenario import load_scenario, scenario_names
+from peergrid.grid.errors import UnknownName
 
 
 def simulation(predictor="none", num_envs=1, steps=2, scenario="ieee33", **changes):
@@ -58,7 +59,7 @@ def test_every_entry_has_a_name_of_its_own_a_unit_and_a_range():
         np.testing.assert_array_equal(space.low, np.array([e.low for e in entries], dtype=np.float32))
         np.testing.assert_array_equal(space.high, np.array([e.high for e in entries], dtype=np.float32))
         assert space.dtype == np.float32
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownName, match="Did you mean 'microgrid_"):
         env.describe_observation("microgrid_9")
 
 
