@@ -78,7 +78,7 @@ def in_turns(name: str) -> Iterator[None]:
             seen, reward, terminated, truncated, _ = env.last()
             check(env.observation_space(agent).contains(seen) and np.isfinite(reward), "an observation or a reward")
             is_over = terminated or truncated
-            env.step(None if is_over else env.action_space(agent).low + rng.random(env.action_space(agent).shape) * 2)
+            env.step(None if is_over else rng.uniform(-1.0, 1.0, env.action_space(agent).shape).astype(np.float32))
             yield
 
 
