@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -62,9 +63,13 @@ def console_for_tables() -> Console:
 def write_json(path: Path, content: Any) -> None:
     """Write numbers, arrays and nested mappings as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    # Nobody else's name: jobs of a sweep share what they keep.
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        unfinished.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

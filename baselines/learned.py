@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -103,8 +104,9 @@ def save_policy(path: Path, actor: Actor, player: str, about: Mapping[str, Any])
     known = {"format": FORMAT, "player": player, "activation": actor.activation, "bound": actor.bound}
     arrays = {f"weight {k}": np.ascontiguousarray(weight) for k, weight in enumerate(actor.weights)}
     arrays |= {f"bias {k}": np.ascontiguousarray(bias) for k, bias in enumerate(actor.biases)}
+    told = json.dumps(known | {"about": dict(about)})
     unfinished = path.with_suffix(".partial")
-    save_file(arrays, unfinished, metadata={"peergrid": json.dumps(known | {"about": dict(about)})})
+    save_file(arrays, unfinished, metadata={"peergrid": told, "sha256": _digest(told, arrays)})
     unfinished.replace(path)
 
 
@@ -118,17 +120,21 @@ def load_policy(path: str | Path) -> LearnedPolicy:
         raise InvalidCheckpoint(f"there is no policy file {str(path)!r}; {_nearest_files(Path(path))}")
     try:
         with safe_open(path, framework="numpy") as file:
-            known = json.loads((file.metadata() or {}).get("peergrid", "{}"))
+            metadata = file.metadata() or {}
+            known = json.loads(metadata.get("peergrid", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise InvalidCheckpoint(f"policy {str(path)!r} cannot be read: {error}") from None
     n = len(arrays) // 2
     names = {f"{what} {k}" for what in ("weight", "bias") for k in range(n)}
-    is_known = isinstance(known, dict) and known.get("format") == FORMAT and known.get("player") in PLAYERS
-    if not is_known or known.get("activation") not in ACTIVATIONS or known.get("bound") not in BOUNDS:
+    choices = {"format": [FORMAT], "player": list(PLAYERS), "activation": list(ACTIVATIONS), "bound": list(BOUNDS)}
+    is_known = isinstance(known, dict) and all(known.get(key) in choices[key] for key in choices)
+    if not is_known or not isinstance(known.get("about", {}), dict):
         raise InvalidCheckpoint(f"policy {str(path)!r} is not of the form {FORMAT!r}")
     if not n or names != set(arrays) or not _fit(arrays, n):
         raise InvalidCheckpoint(f"policy {str(path)!r} does not hold the layers of a network, each fit for the next")
+    if metadata.get("sha256", _digest(metadata["peergrid"], arrays)) != _digest(metadata["peergrid"], arrays):
+        raise InvalidCheckpoint(f"policy {str(path)!r} is damaged: its numbers are not those that were written")
     actor = Actor(
         weights=tuple(arrays[f"weight {k}"] for k in range(n)),
         biases=tuple(arrays[f"bias {k}"] for k in range(n)),
@@ -143,6 +149,13 @@ def _nearest_files(path: Path) -> str:
     folder = next(above for above in path.parents if above.is_dir())
     found = sorted(str(file) for file in folder.glob("**/*.safetensors")) if folder != Path() else []
     return f"in {str(folder)!r} there are {', '.join(found[:5]) or 'none'}{' and more' if len(found) > 5 else ''}"
+
+
+def _digest(told: str, arrays: Mapping[str, np.ndarray]) -> str:
+    found = hashlib.sha256(told.encode())
+    for name in sorted(arrays):
+        found.update(name.encode() + arrays[name].tobytes())
+    return found.hexdigest()
 
 
 def _fit(arrays: Mapping[str, np.ndarray], n: int) -> bool:

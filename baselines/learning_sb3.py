@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:
     unfinished.replace(folder / CHECKPOINT)
 
 
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile unless all numbers are those that were written, which torch itself doesn't look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
 def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
     """Put a model where the checkpoint of a folder left it; False where there is none.
 
@@ -106,6 +115,7 @@ def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
     if not path.is_file():
         return False
     try:
+        _check_sums(path)
         state = torch.load(path, weights_only=True)
         model.set_parameters(state["parameters"])
         model.num_timesteps, model._n_updates = state["steps"], state["updates"]

@@ -19,6 +19,7 @@ from peergrid.baselines.score import Scored, evaluate, optimal_welfare, score
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import Scenario
+from peergrid.grid.errors import InvalidDataset
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,11 +41,14 @@ class References:
 
 
 def references(scenario: Scenario, days: int, cache: Path, workers: int = 1, first: int = 0) -> References:
-    """Those of held-out days `first`, `first` + 1 ... of a scenario; read from the cache where it has them."""
+    """Those of held-out days `first`, `first` + 1 ... of a scenario; read from the cache where it has them.
+
+    Raises:
+        InvalidDataset: What the cache has is damaged.
+    """
     path = cache / f"{scenario.name}-{digest(scenario)}-{first}-{days}.json"
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return References(first=first, no_trade=np.array(known["no_trade"]), optimum=np.array(known["optimum"]))
+        return _read(path, first, days)
     each = range(first, first + days)
     found = References(
         first=first,
@@ -53,6 +57,17 @@ def references(scenario: Scenario, days: int, cache: Path, workers: int = 1, fir
     )
     write_json(path, {"scenario": asdict(scenario), "no_trade": found.no_trade, "optimum": found.optimum})
     return found
+
+
+def _read(path: Path, first: int, days: int) -> References:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        no_trade, optimum = (np.array(known[name], dtype=float) for name in ("no_trade", "optimum"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidDataset(f"{path} is damaged: delete it, and it is computed anew ({error!r})") from None
+    if not (no_trade.shape == optimum.shape == (days,) and np.isfinite([no_trade, optimum]).all()):
+        raise InvalidDataset(f"{path} does not hold finite welfare of {days} days: delete it, and it is computed anew")
+    return References(first=first, no_trade=no_trade, optimum=optimum)
 
 
 def score_policy(scenario: Scenario, predictor: str, policy: Policy, known: References, name: str) -> Scored:

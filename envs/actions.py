@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 def check_actions(actions: Any, shape: tuple[int, ...], axes: str = "row, agent, number") -> None:
     """Raise InvalidAction unless the actions are numbers of that shape, none of them NaN."""
-    actions = np.asarray(actions)
+    actions = as_array(actions)
     if actions.shape != shape:
         raise InvalidAction(f"actions have shape {actions.shape}, not {shape} ({axes})")
-    if not np.issubdtype(actions.dtype, np.number):
-        raise InvalidAction(f"actions are of type {actions.dtype}, not numbers")
-    is_finite = np.isfinite(actions)
+    if actions.dtype.kind not in "iuf":
+        raise InvalidAction(f"actions are of type {actions.dtype}, not real numbers")
+    is_finite = np.isfinite(as_float64(actions))
     if not is_finite.all():
         raise InvalidAction(f"actions are not finite at ({axes}) {np.argwhere(~is_finite)[:5].tolist()}")
 
@@ -47,17 +47,31 @@ def arrays_of(actions: Mapping[str, Any], n_numbers: Mapping[str, int]) -> dict[
     """
     faults = [f"no action for {a}" for a in n_numbers if a not in actions]
     faults += [f"unknown agent {a!r}" for a in actions if a not in n_numbers]
-    given = {a: np.asarray(actions.get(a, np.zeros(n))) for a, n in n_numbers.items()}
+    given = {a: as_array(actions.get(a, np.zeros(n))) for a, n in n_numbers.items()}
     for agent, action in given.items():
         n = n_numbers[agent]
         if action.shape != (n,) or action.dtype.kind not in "iuf":
             what = f"{n} number{'s' if n > 1 else ''}"
             faults.append(f"action of {agent} has shape {action.shape} and type {action.dtype}, not {what}")
-        elif not np.isfinite(action).all():
+        elif not np.isfinite(as_float64(action)).all():
             faults.append(f"action of {agent} is not finite: {action.tolist()}")
     if faults:
         raise InvalidAction("; ".join(faults))
     return {agent: action.astype(np.float64) for agent, action in given.items()}
+
+
+def as_array(actions: Any) -> np.ndarray:
+    """The array of what was given; nothing, which is no number, where lists of several lengths make none."""
+    try:
+        return np.asarray(actions)
+    except ValueError:
+        return np.array(None)
+
+
+def as_float64(actions: np.ndarray) -> np.ndarray:
+    """The numbers in double precision, infinite where a longer type holds larger ones."""
+    with np.errstate(over="ignore"):
+        return actions.astype(np.float64)
 
 
 def check_render_mode(render_mode: str | None) -> None:

@@ -20,6 +20,9 @@ from peergrid.grid.errors import InvalidScenario, UnknownName, raise_faults
 from peergrid.grid.parts import import_faults
 
 T = TypeVar("T")
+LARGEST_FLOAT = int(np.finfo(float).max)
+# No quantity of a study comes near; beyond it, squares and sums overflow.
+MOST = 1e12
 
 
 def shipped_names(group: str) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ def read_file(group: str, name: str, reading: tuple[str, ...] = ()) -> dict[str,
         text = (resources.files("peergrid.conf") / group / f"{name}.yaml").read_text(encoding="utf-8")
         folder = None
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text, folder = Path(name).read_text(encoding="utf-8"), Path(name).parent
+        text, folder = _text(Path(name)), Path(name).parent
     else:
         raise UnknownName("scenario", name, shipped_names(group), hint="A YAML file or a Scenario will do as well.")
     try:
@@ -80,6 +83,13 @@ def read_file(group: str, name: str, reading: tuple[str, ...] = ()) -> dict[str,
             below = read_file(group, str(beside) if is_other_file else str(base), (*reading, name))
             merged = _merge(merged, below)
     return _merge(merged, values)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise InvalidScenario(f"{path} can't be read as text in UTF-8: {error}") from None
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +137,7 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
         # YAML 1.1 takes 5e-5 for a string.
         with suppress(ValueError):
             value = float(value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST_FLOAT)
     if kind is float and is_number:
         return float(value)
     if kind is int and is_number and float(value).is_integer():
@@ -139,12 +149,13 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 
 def faulty_numbers(where: str, part: Any, may_be_negative: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the numbers of a part of a configuration: not finite, or negative where they may not be."""
+    """What is wrong with the numbers of a part of a configuration: too large, or negative where not allowed."""
     faults = []
     for name, value in ((f.name, getattr(part, f.name)) for f in fields(part)):
         if name.startswith("rating_floor") and value == np.inf:
             continue
-        if not isinstance(value, (int, float)) or (np.isfinite(value) and (value >= 0 or name in may_be_negative)):
+        if not isinstance(value, (int, float)) or (abs(value) <= MOST and (value >= 0 or name in may_be_negative)):
             continue
-        faults.append(f"{where}: {name} is {value}, not a number" + ("" if name in may_be_negative else " >= 0"))
+        beyond = " within 1e12" if MOST < abs(value) < np.inf else "" if name in may_be_negative else " >= 0"
+        faults.append(f"{where}: {name} is {value}, not a number{beyond}")
     return faults

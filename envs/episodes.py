@@ -48,7 +48,7 @@ class Episodes:
         """
         if seed is not None:
             for i in places:
-                self.generators[i] = np_random(seed + i)[0]
+                self.generators[i] = np_random(_whole_number(seed, "seed") + i)[0]
         first = (options or {}).get("evaluation_day")
         if first is None:
             generators = [self.generators[i] for i in places]
@@ -56,7 +56,7 @@ class Episodes:
             chosen = [days[int(rng.integers(len(days)))] for rng in generators]
         else:
             days = self._of_season(evaluation_days(self.source.n_days))
-            numbers = [_evaluation_number(first) + i for i in places]
+            numbers = [_whole_number(first, "options['evaluation_day']") + i for i in places]
             if isinstance(self.source, TableProfiles) and numbers[-1] >= len(days):
                 raise PeergridError(
                     f"evaluation day {numbers[-1]} was asked for, and the profiles hold {len(days)}, which would repeat"
@@ -89,7 +89,7 @@ class Episodes:
         return found
 
 
-def _evaluation_number(value: Any) -> int:
+def _whole_number(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise PeergridError(f"options['evaluation_day'] is {value!r}, not a whole number from 0")
+        raise PeergridError(f"{what} is {value!r}, not a whole number from 0")
     return int(value)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DAYS_PER_YEAR = 365
+# A year of quarters of an hour, and a minute: what is larger or finer fills the memory.
+MOST_INTERVALS = 4 * 24 * DAYS_PER_YEAR
+LEAST_STEP_HOURS = 1 / 60 - 1e-9
+MOST_PARAMETER = 1e6
 MIN_CLOUD_INDEX = 0.05
 MIN_DEMAND_PU = 0.05
 
@@ -61,8 +65,12 @@ class DayShape:
             faults.append(f"intervals is {self.intervals}, not at least 1")
         if not self.bus:
             faults.append("there is no bus")
-        if not 0 < self.step_hours <= 24 or abs(24 / self.step_hours - self.intervals_per_day) > 1e-3:
-            faults.append(f"step_hours is {self.step_hours:g}, which does not divide a day of 24 h")
+        if self.intervals > MOST_INTERVALS:
+            faults.append(f"intervals and lookahead are {self.intervals} together, above {MOST_INTERVALS}")
+        if not LEAST_STEP_HOURS <= self.step_hours <= 24 or abs(24 / self.step_hours - self.intervals_per_day) > 1e-3:
+            faults.append(
+                f"step_hours is {self.step_hours:g}, which does not divide a day of 24 h, or is below a minute"
+            )
         raise_faults(InvalidScenario, "day", faults)
 
     @property
@@ -332,10 +340,14 @@ def check_synthetic(profiles: SyntheticProfiles) -> None:
             faults.append(f"{name} is {most:g}, not below 1")
         elif most > 1 and name in ("sky_probability", "sky_index", "cloud_shared"):
             faults.append(f"{name} is above 1")
+        elif max(most, -least) > MOST_PARAMETER:
+            faults.append(f"{name} is beyond {MOST_PARAMETER:g}")
     if abs(sum(profiles.sky_probability) - 1) > 1e-9:
         faults.append(f"sky_probability sums to {sum(profiles.sky_probability):g}, not 1")
     if profiles.min_lmp_per_kwh > profiles.max_lmp_per_kwh:
         faults.append("min_lmp_per_kwh is above max_lmp_per_kwh")
+    if abs(profiles.utc_offset_hours) > 24:
+        faults.append(f"utc_offset_hours is {profiles.utc_offset_hours:g}, not within -24 and 24")
     if abs(profiles.latitude_deg) > 90:
         faults.append(f"latitude_deg is {profiles.latitude_deg:g}, not within -90 and 90")
     raise_faults(InvalidProfiles, "synthetic profiles", faults)

@@ -12,6 +12,7 @@ Shipped feeders have a SOURCE.md beside them, with the origin and licence of the
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tomllib
 from collections import Counter
@@ -51,11 +52,9 @@ def load_feeder(name: str | Path) -> Feeder:
     """
     folder = _folder(name)
     try:
-        settings = tomllib.loads((folder / "feeder.toml").read_text(encoding="utf-8"))
+        settings = tomllib.loads(_text(folder / "feeder.toml"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidFeeder(f"{folder / 'feeder.toml'}: {error}") from None
-    except FileNotFoundError:
-        raise InvalidFeeder(f"{folder} holds no feeder.toml") from None
     faults = [f"{key} is missing" for key in SETTINGS if key not in settings]
     if not isinstance(settings.get("v_source_pu", 1.0), int | float):
         faults.append(f"v_source_pu is {settings['v_source_pu']!r}, not a number")
@@ -80,8 +79,9 @@ def save_feeder(feeder: Feeder, folder: str | Path) -> None:
         "substation": feeder.bus[0],
         "v_source_pu": float(feeder.v_source_pu),
     }
-    # JSON writes strings and numbers as TOML does.
+    # JSON writes strings and numbers as TOML does, but for one character.
     toml = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items())
+    toml = toml.replace("\x7f", "\\u007f")
     (folder / "feeder.toml").write_text(toml, encoding="utf-8")
 
     bus_values = [getattr(feeder, column).tolist() for column in BUS_COLUMNS[1:]]
@@ -224,13 +224,24 @@ def _folder(name: str | Path) -> Path:
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
-    if not path.is_file():
-        raise InvalidFeeder(f"{path} is missing")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
         missing = [column for column in columns if column not in (reader.fieldnames or [])]
         raise_faults(InvalidFeeder, str(path), [f"column {column} is missing" for column in missing])
         return [{column: row[column] or "" for column in columns} for row in reader]
+    except csv.Error as error:
+        raise InvalidFeeder(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InvalidFeeder(f"{path} is missing") from None
+    except UnicodeDecodeError as error:
+        raise InvalidFeeder(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise InvalidFeeder(f"{path} can't be read: {error.strerror}") from None
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:

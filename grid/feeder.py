@@ -6,6 +6,7 @@ in p.u. An injection into the network is positive, a withdrawal negative; `load_
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 
@@ -13,6 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Inexact, Int, Shaped
 
 from peergrid.grid.errors import InvalidFeeder, raise_faults
+
+# No quantity of a network comes near; beyond them, products overflow.
+MOST, LEAST_KV = 1e12, 1e-3
+# Halves of a character, which no file in UTF-8 can hold.
+SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,16 +161,21 @@ def check_feeder(feeder: Feeder) -> None:
             fault(np.isnan(array), "i_max_a is NaN (write inf where there is no rating)")
         elif name != "parent":
             fault(~np.isfinite(array), f"{name} is not finite")
+            fault(np.isfinite(array) & (np.abs(array) > MOST), f"{name} is beyond {MOST:g}")
     if feeder.r_ohm[0] != 0 or feeder.x_ohm[0] != 0:
         faults.append("r_ohm and x_ohm of bus 0 are not zero: no line feeds the substation")
     fault(is_line & (feeder.r_ohm < 0), "r_ohm is negative")
     fault(is_line & (feeder.r_ohm == 0) & (feeder.x_ohm == 0), "r_ohm and x_ohm are both zero (merge the two buses)")
     fault(is_line & (feeder.i_max_a <= 0), "i_max_a is not positive")
     fault(feeder.base_kv <= 0, "base_kv is not positive")
+    fault((feeder.base_kv > 0) & (feeder.base_kv < LEAST_KV), f"base_kv is below {LEAST_KV:g} (it is in kV)")
     fault(feeder.v_min_pu <= 0, "v_min_pu is not positive")
     fault(feeder.v_min_pu > feeder.v_max_pu, "v_min_pu is above v_max_pu")
-    if not (np.isfinite(feeder.v_source_pu) and feeder.v_source_pu > 0):
+    if not 0 < feeder.v_source_pu <= MOST:
         faults.append(f"v_source_pu is {feeder.v_source_pu}, not a positive number")
+    unwritable = [ascii(text) for text in (feeder.name, feeder.title, *feeder.bus) if SURROGATE.search(text)]
+    if unwritable:
+        faults.append(f"names hold halves of characters: {some(unwritable)}")
     raise_faults(InvalidFeeder, f"feeder {feeder.name!r}", faults)
 
 

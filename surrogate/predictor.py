@@ -221,7 +221,13 @@ def load_predictor(path: str | Path, scenario: str | Path | Scenario) -> Transfo
 
 def _read_predictor(path: Path, dso: OpfDso) -> TransformerPredictor:
     model = load_model(path, dso)
-    return TransformerPredictor(model, dso, np.array(json.loads(_metadata(path)["rating_kw"])))
+    try:
+        rating_kw = np.array(json.loads(_metadata(path)["rating_kw"]), dtype=float)
+    except (ValueError, TypeError) as error:
+        raise InvalidCheckpoint(f"{path} is damaged: its rating_kw can't be read ({error})") from None
+    if rating_kw.shape != dso.trade_bus.shape or not np.isfinite(rating_kw).all():
+        raise InvalidCheckpoint(f"{path} is damaged: its rating_kw are not {len(dso.trade_bus)} numbers")
+    return TransformerPredictor(model, dso, rating_kw)
 
 
 def save_model(
@@ -256,7 +262,7 @@ def load_model(path: Path, dso: OpfDso) -> DsoTransformer:
         )
     try:
         model = DsoTransformer(dso, ModelConfig(**json.loads(metadata["config"])))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InvalidCheckpoint(f"{path} describes no model: {error}") from None
     try:
         with safe_open(path, framework="pt") as file:
@@ -267,7 +273,7 @@ def load_model(path: Path, dso: OpfDso) -> DsoTransformer:
     bad = [name for name, values in found.items() if not torch.isfinite(values).all()]
     if bad:
         raise InvalidCheckpoint(f"{path} holds numbers that are not finite: {', '.join(bad)}")
-    if metadata["sha256"] != _digest(metadata["config"], found):
+    if metadata["sha256"] != _digest(metadata["config"], model.state_dict()):
         raise InvalidCheckpoint(f"{path} is damaged: its numbers are not those that were written")
     return model
 

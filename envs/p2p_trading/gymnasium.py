@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from peergrid.envs.actions import as_array
 from peergrid.envs.entries import Entry
 from peergrid.envs.p2p_trading.env import METADATA, P2PTrading
 from peergrid.envs.p2p_trading.players import Solo
@@ -50,7 +51,7 @@ class CentralTrading(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """Play one interval."""
-        action = np.asarray(action)
+        action = as_array(action)
         if action.shape != self.action_space.shape:
             raise InvalidAction(f"action has shape {action.shape}, not {self.action_space.shape}")
         agents = self.market.possible_agents
