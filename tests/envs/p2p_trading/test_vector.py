@@ -343,7 +343,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played(name):
         vector.step(bad)
     with pytest.raises(InvalidAction, match=r"shape \(1, \d+\), not \(2, \d+\)"):
         vector.step(good[:1])
-    with pytest.raises(InvalidAction, match="not numbers"):
+    with pytest.raises(InvalidAction, match="not real numbers"):
         vector.step(good.astype(str))
     assert vector.simulation.running()[0].step.tolist() == [0, 0]
 

@@ -285,7 +285,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played():
         vector.step(np.array([[0.0], [np.nan]]))
     with pytest.raises(InvalidAction, match=r"shape \(1, 1\), not \(2, 1\)"):
         vector.step(np.zeros((1, 1)))
-    with pytest.raises(InvalidAction, match="not numbers"):
+    with pytest.raises(InvalidAction, match="not real numbers"):
         vector.step(np.array([["a"], ["b"]]))
     assert vector.simulation.running()[0].steps.tolist() == [0, 0]
 
