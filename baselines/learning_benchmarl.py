@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.benchmarl import TradingTask
 from peergrid.baselines.adapters.torchrl import GROUP
 from peergrid.baselines.learned import Actor
@@ -20,15 +21,12 @@ from peergrid.baselines.learning import CHECKPOINT, Lesson, Progress
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
-try:
+with needs("BenchMARL", "marl"):
     from benchmarl.algorithms import IppoConfig, MaddpgConfig, MappoConfig, MasacConfig
     from benchmarl.experiment import Callback, Experiment, ExperimentConfig
     from benchmarl.models import MlpConfig
     from benchmarl.models.common import Model, ModelConfig
     from tensordict import TensorDict, TensorDictBase
-except ModuleNotFoundError as error:
-    advice = "peergrid.baselines.learning_benchmarl needs BenchMARL: pip install 'peergrid[marl]'"
-    raise ModuleNotFoundError(advice, name=error.name) from error
 
 ALGORITHMS: dict[str, Any] = {"ippo": IppoConfig, "mappo": MappoConfig, "maddpg": MaddpgConfig, "masac": MasacConfig}
 # Arguments that are not to be given: an Actor relies on the tanh that BenchMARL's own defaults have, and a training

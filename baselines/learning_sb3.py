@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
+from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.sb3 import (
     ALGORITHMS,
     TradingVecEnv,
@@ -22,6 +22,9 @@ from peergrid.baselines.adapters.sb3 import (
 )
 from peergrid.baselines.learning import CHECKPOINT, Progress
 from peergrid.grid.errors import InvalidCheckpoint, UnknownName
+
+with needs("Stable-Baselines3", "sb3"):
+    from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 REPLAY = "replay.npz"
 MAKERS: dict[str, Callable[..., TradingVecEnv]] = {

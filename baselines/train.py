@@ -21,12 +21,12 @@ from tqdm import tqdm
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
-from peergrid.baselines.learning import AlgoSettings, CurvePoint, Lesson, learn
+from peergrid.baselines.learning import LIBRARIES, AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.baselines.references import references, score_policy
 from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
 from peergrid.grid.errors import UnknownName
-from peergrid.grid.parts import part_name
+from peergrid.grid.parts import part_name, resolve
 
 
 @dataclass
@@ -52,6 +52,7 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
     if settings.player not in PLAYERS:
         raise UnknownName("player", settings.player, PLAYERS)
+    resolve(settings.algo.library, "library", LIBRARIES)  # a library that is missing is missed at once
     scenario = scenario_from_dict(settings.scenario)
     known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
     with tqdm(total=settings.steps, desc="environment steps", disable=None, leave=False) as bar:

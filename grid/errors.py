@@ -48,6 +48,10 @@ class InvalidAction(PeergridError):
     """An action of the wrong shape, or with NaN."""
 
 
+class MissingLibrary(ModuleNotFoundError, PeergridError):
+    """A module that needs a library that is not installed; the message says how to install it."""
+
+
 class CannotFilm(PeergridError):
     """A film of a kind that is not known, without pictures, or for which a program is missing."""
 

@@ -147,3 +147,12 @@ def test_output_in_a_file_has_neither_colours_nor_progress_bars(tmp_path):
     written = (tmp_path / "log").read_text(encoding="utf-8")
     assert "no_trade" in written and "is done" in written
     assert not set("\r\x1b") & set(written) and "%|" not in written
+
+
+def test_a_library_that_is_missing_is_told_at_once_with_what_brings_it(call, monkeypatch):
+    for module in ("peergrid.baselines.adapters.sb3", "peergrid.baselines.learning_sb3"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    code, _, errors = call(train.main, "steps=100")
+    assert code == 2
+    assert "Stable-Baselines3 comes with: pip install 'peergrid[sb3]'" in errors and "Traceback" not in errors

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
 from peergrid.envs.scenario import Scenario, load_scenario
 
-try:
+with needs("BenchMARL", "marl"):
     from benchmarl.environments import TaskClass
     from torchrl.data import Composite
     from torchrl.envs import EnvBase
-except ModuleNotFoundError as error:
-    advice = "peergrid.baselines.adapters.benchmarl needs BenchMARL: pip install 'peergrid[marl]'"
-    raise ModuleNotFoundError(advice, name=error.name) from error
 
 
 class TradingTask(TaskClass):

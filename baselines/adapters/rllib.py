@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from pettingzoo import ParallelEnv
 
-try:
+from peergrid.baselines.adapters import needs
+
+with needs("RLlib", "rllib"):
     from ray.rllib.env.multi_agent_env import MultiAgentEnv
-except ModuleNotFoundError as error:
-    advice = "peergrid.baselines.adapters.rllib needs RLlib: pip install 'peergrid[rllib]'"
-    raise ModuleNotFoundError(advice, name=error.name) from error
 
 ALL = "__all__"
 

@@ -12,18 +12,16 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from peergrid.baselines.adapters import needs
 from peergrid.baselines.learned import Actor
 from peergrid.envs.p2p_trading import vector
 from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import PeergridError
 
-try:
+with needs("Stable-Baselines3", "sb3"):
     import torch
     from stable_baselines3 import PPO, SAC, TD3
     from stable_baselines3.common.vec_env import VecEnv
-except ModuleNotFoundError as error:
-    advice = "peergrid.baselines.adapters.sb3 needs Stable-Baselines3: pip install 'peergrid[sb3]'"
-    raise ModuleNotFoundError(advice, name=error.name) from error
 
 ALGORITHMS: dict[str, Any] = {"ppo": PPO, "sac": SAC, "td3": TD3}
 Indices = int | Iterable[int] | None

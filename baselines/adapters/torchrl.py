@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from peergrid.baselines.adapters import needs
 from peergrid.envs.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import UnknownName
 
-try:
+with needs("TorchRL", "marl"):
     import torch
     from tensordict import TensorDict, TensorDictBase
     from torchrl.data import Bounded, Categorical, Composite, Unbounded
     from torchrl.envs import EnvBase
-except ModuleNotFoundError as error:
-    advice = "peergrid.baselines.adapters.torchrl needs TorchRL: pip install 'peergrid[marl]'"
-    raise ModuleNotFoundError(advice, name=error.name) from error
 
 GROUP = "microgrid"
 
