@@ -212,6 +212,8 @@ def _numbers(
         except ValueError:
             faults.append(f"{column} of {label(row)} is {'blank' if is_blank else repr(cell) + ', not a number'}")
             values.append(np.nan)
+        except OverflowError:  # an integer of hundreds of digits
+            values.append(np.inf)
     return np.array(values, dtype=float)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Inexact, Int, Shaped
 from peergrid.grid.errors import InvalidFeeder, raise_faults
 
 # No quantity of a network comes near; beyond them, products overflow.
-MOST, LEAST_KV = 1e12, 1e-3
+MOST, LEAST_KV, LEAST_BASE_KVA = 1e12, 1e-3, 1e-3
 # Halves of a character, which no file in UTF-8 can hold.
 SURROGATE = re.compile("[\\ud800-\\udfff]")
 
@@ -77,9 +77,9 @@ class Feeder:
 
     @cached_property
     def base_kva(self) -> float:
-        """Base of the per-unit system inside the solvers: the nominal apparent load, or 1 MVA where there is none."""
+        """Base of the solvers' per-unit system: the nominal apparent load, 1 MVA where there is hardly one."""
         total = float(np.hypot(self.load_kw.sum(), self.load_kvar.sum()))
-        return total if total > 0 else 1000.0
+        return total if total >= LEAST_BASE_KVA else 1000.0
 
     @cached_property
     def r_pu(self) -> Float[np.ndarray, " bus"]:
@@ -150,6 +150,9 @@ def check_feeder(feeder: Feeder) -> None:
     duplicates = {b for b in feeder.bus if feeder.bus.count(b) > 1} if len(set(feeder.bus)) < n else set()
     if duplicates:
         faults.append(f"bus names are not unique: {some(sorted(duplicates))}")
+    unprintable = [b for b in feeder.bus if not b.isprintable()]
+    if unprintable:
+        faults.append(f"bus names hold line breaks or other control characters: {some([repr(b) for b in unprintable])}")
     if feeder.parent[0] != -1:
         faults.append("bus 0 must be the substation, with parent -1")
     disorder = is_line & ((feeder.parent < 0) | (feeder.parent >= np.arange(n)))

@@ -154,7 +154,8 @@ def relaxation_gap(
 def flowing_pu2(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch bus"]:
     """The squared current that the flows ask for, (P^2 + Q^2) / v, in p.u.: what l is where the relaxation is tight."""
     from_voltage = np.maximum(solution.voltage_pu.take(feeder.parent, axis=-1) ** 2, 1e-12)
-    return (solution.flow_kw**2 + solution.flow_kvar**2) / (feeder.base_kva**2 * from_voltage)
+    p_pu, q_pu = solution.flow_kw / feeder.base_kva, solution.flow_kvar / feeder.base_kva
+    return (p_pu**2 + q_pu**2) / from_voltage
 
 
 def check_problem(problem: OpfProblem) -> None:

@@ -66,10 +66,8 @@ def faulty(draw):
         rows = draw(st.sampled_from([buses, lines]))
         what = draw(st.sampled_from(["cell", "cell", "twin", "loss", "end", "column"]))
         if what == "end":
-            ends = (
-                [draw(st.sampled_from([row["bus"] for row in buses] + ["nowhere"])) for _ in range(2)] if buses else []
-            )
-            lines += [line_row(*ends)] if ends else []
+            named = [row["bus"] for row in buses if "bus" in row]
+            lines.append(line_row(*(draw(st.sampled_from([*named, "nowhere"])) for _ in range(2))))
         elif rows:
             k = draw(st.integers(0, len(rows) - 1))
             column = draw(st.sampled_from(sorted(rows[k]) or ["none"]))
