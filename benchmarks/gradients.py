@@ -9,6 +9,7 @@ entirely, and problems whose relaxation is not tight.
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import replace
 
@@ -88,6 +89,7 @@ def compare(group: int) -> tuple[dict[tuple[str, str], np.ndarray], list[tuple[f
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     shares = []
     for group in tqdm(range(GROUPS), desc="groups", disable=None):

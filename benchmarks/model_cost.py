@@ -7,6 +7,7 @@ One thread, medians; no weights are trained, which times don't depend on. Compil
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def milliseconds(call: Callable[[], Any], repeats: int = 15) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     scenario = load_scenario(SCENARIO)
     dso = build_dso(scenario)

@@ -10,6 +10,7 @@ was asked before, for a third of the iterations.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,7 @@ def changed(problem, share, rng):
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     chosen = draw_sets(PROBLEMS)["plain"]
     problems = chosen.problems() if callable(chosen.problems) else chosen.problems
     tree = chosen.solver("interior_point").tree

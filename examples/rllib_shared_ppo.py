@@ -33,6 +33,7 @@ from peergrid.baselines.adapters.rllib import AsMultiAgent
 from peergrid.baselines.entry import console_for_tables
 from peergrid.baselines.references import References, references, score_policy
 from peergrid.baselines.score import Scored, table
+from peergrid.command import plainly
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.policy import Observations
 from peergrid.envs.scenario import Scenario, load_scenario
@@ -245,4 +246,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()
