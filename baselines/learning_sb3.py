@@ -126,7 +126,8 @@ def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
         env.ret_rms.mean, env.ret_rms.var, env.ret_rms.count = np.array(mean), np.array(var), count
         torch.set_rng_state(state["random"])
         if getattr(model, "replay_buffer", None) is not None:
-            with np.load(folder / REPLAY, allow_pickle=False) as kept:
+            # NumPy leaves a damaged file open that it has opened itself.
+            with (folder / REPLAY).open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 for name in OF_REPLAY:
                     getattr(model.replay_buffer, name)[:] = kept[name]
                 model.replay_buffer.pos, model.replay_buffer.full = int(kept["pos"]), bool(kept["full"])

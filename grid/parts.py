@@ -60,6 +60,8 @@ def resolve(part: Any, kind: str, registered: Mapping[str, str]) -> Any:
     if ":" not in path:
         raise UnknownName(kind, part, registered, hint='An object or "module:attribute" will do as well.')
     module_name, _, attribute = path.partition(":")
+    if not all(name.isidentifier() for name in (*module_name.split("."), attribute)):
+        raise PeergridError(f"{kind} {part!r} is not of the form 'module:attribute'")
     try:
         return getattr(import_module(module_name), attribute)
     except ModuleNotFoundError as error:

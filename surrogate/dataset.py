@@ -192,6 +192,7 @@ def load_subset(folder: Path, subset: str) -> Samples:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         subsets = list(manifest["subsets"])
         digests = {at: shard["sha256"] for at, shard in manifest["shards"].items() if at.startswith(f"{subset}/")}
+        n_samples = dict(manifest["samples"])
     except FileNotFoundError:
         raise InvalidDataset(f"{folder} holds no data set: there is no {MANIFEST}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -204,6 +205,10 @@ def load_subset(folder: Path, subset: str) -> Samples:
         if samples.digest() != digest:
             raise InvalidDataset(f"{folder / at} is not what the manifest names: make the data set anew")
         parts.append(samples)
+    n_found = sum(map(len, parts))
+    if n_found == 0 or n_found != n_samples.get(subset):
+        told = f"its shards of {subset!r} hold {n_found} samples, not {n_samples.get(subset)}"
+        raise InvalidDataset(f"{folder / MANIFEST} is damaged: {told}")
     return concatenate(parts)
 
 

@@ -135,6 +135,11 @@ def test_missing_columns_of_tables_are_all_named():
         feeder_from_tables([row], [{"from_bus": 1, "to_bus": 2, "r_ohm": 1, "x_ohm": 1}], name="t", substation="1")
 
 
+def test_integers_too_large_for_a_double_are_not_finite():
+    with pytest.raises(InvalidFeeder, match=r"load_kw is not finite at buses \[1\]"):
+        feeder_from_tables([bus("1", load_kw=10**400)], [], name="test", substation="1")
+
+
 def test_cells_that_are_no_numbers_are_all_named():
     with pytest.raises(InvalidFeeder) as error:
         feeder_from_tables(

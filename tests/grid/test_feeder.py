@@ -190,3 +190,9 @@ def test_per_unit_impedance_matches_the_hand_calculation():
 
 def test_a_feeder_without_load_has_a_base_all_the_same():
     assert a_feeder(load_kw=np.zeros(4), load_kvar=np.zeros(4)).base_kva == 1000.0
+    assert a_feeder(load_kw=np.full(4, 5e-324), load_kvar=np.zeros(4)).base_kva == 1000.0
+
+
+def test_bus_names_that_no_table_could_hold_are_refused():
+    with pytest.raises(InvalidFeeder, match=r"control characters: \['c\\r'\]"):
+        a_feeder(bus=("a", "b", "c\r", "d"))

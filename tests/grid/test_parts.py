@@ -48,6 +48,12 @@ def test_a_missing_module_or_attribute_is_named(path, message):
         resolve(path, "function", REGISTERED)
 
 
+@pytest.mark.parametrize("path", [":", "math:", ":sqrt", ".math:sqrt", "math.:sqrt", "math:sq rt"])
+def test_what_names_neither_is_refused(path):
+    with pytest.raises(PeergridError, match="is not of the form 'module:attribute'"):
+        resolve(path, "function", REGISTERED)
+
+
 def test_a_module_that_fails_to_import_its_own_needs_says_so_itself(tmp_path, monkeypatch):
     (tmp_path / "needs_what_is_missing.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -488,6 +488,15 @@ def test_a_damaged_manifest_is_named(own, content):
     assert manifest.read_bytes() == before
 
 
+def test_a_manifest_that_lost_a_shard_is_damaged(own):
+    manifest = own / MANIFEST
+    known = json.loads(manifest.read_text())
+    known["shards"].pop("train/shard-00001.parquet")
+    manifest.write_text(json.dumps(known))
+    with pytest.raises(InvalidDataset, match=r"its shards of 'train' hold \d+ samples, not \d+"):
+        load_subset(own, "train")
+
+
 def test_what_is_not_there_is_named(made, tmp_path):
     with pytest.raises(InvalidDataset, match=r"holds no data set: there is no manifest\.json"):
         load_subset(tmp_path, "train")
