@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ import peergrid
 from peergrid.baselines.entry import write_json
 
 RUN, RESULT, DONE, FAILED = "run.json", "result.json", "DONE", "FAILED"
+# Where libraries look, when they are loaded, how many threads they may have.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # What changes nothing of what a job finds.
 NOT_OF_THE_JOB = ("output", "cache", "redo", "threads")
 
@@ -58,7 +62,7 @@ def run_job(
     write_json(folder / RUN, about)
     start = time.perf_counter()
     try:
-        with threadpool_limits(int(settings["threads"])):
+        with _limited_to(int(settings["threads"])):
             result = work(folder)
     except Exception:
         (folder / FAILED).write_text(traceback.format_exc(), encoding="utf-8")
@@ -67,6 +71,22 @@ def run_job(
     write_json(folder / DONE, {"seconds": time.perf_counter() - start, "ended": time.strftime("%Y-%m-%d %H:%M:%S")})
     say(f"{folder} is done, in {time.perf_counter() - start:.0f} s")
     return _result(folder)
+
+
+@contextmanager
+def _limited_to(threads: int) -> Iterator[None]:
+    """Keeps libraries to so many threads: those that are loaded, and by the environment those that the work loads."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ |= dict.fromkeys(THREADS, str(threads))
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from peergrid.baselines.learning import CHECKPOINT, Progress
 from peergrid.grid.errors import InvalidCheckpoint, UnknownName
 
 with needs("Stable-Baselines3", "sb3"):
+    from stable_baselines3.common.logger import configure
     from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
-REPLAY = "replay.npz"
+REPLAY, TENSORBOARD = "replay.npz", "tensorboard"
 MAKERS: dict[str, Callable[..., TradingVecEnv]] = {
     "shared": shared_trading,
     "central": central_trading,
@@ -67,6 +68,7 @@ def learn_with_sb3(progress: Progress) -> None:
     model = ALGORITHMS[algo.name](
         "MlpPolicy", env, seed=lesson.seed, policy_kwargs={"net_arch": list(algo.net_arch)}, **algo.arguments
     )
+    model.set_logger(configure(str(folder / TENSORBOARD), ["tensorboard"]))
     if resume(model, env, folder):
         progress.go_on(model.num_timesteps // slots)
     else:
@@ -77,6 +79,7 @@ def learn_with_sb3(progress: Progress) -> None:
         done = model.num_timesteps // slots
         progress.measure(done, actor_of(model), timed.seconds)
         save_checkpoint(model, env, folder)
+    model.logger.close()
 
 
 def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:

@@ -119,7 +119,7 @@ def table(title: str, scored: list[Scored]) -> Table:
     """The scores as a table, a block of policies for each scenario."""
     grid = Table(title=title, title_justify="left", padding=(0, 0, 0, 1))
     for name in ("scenario", "policy", *COLUMNS):
-        grid.add_column(name, justify="left" if name in ("scenario", "policy") else "right", no_wrap=True)
+        grid.add_column(name, justify="left" if name in ("scenario", "policy") else "right", no_wrap=name != "policy")
     for i, s in enumerate(scored):
         is_first = i == 0 or scored[i - 1].scenario != s.scenario
         is_last = i + 1 == len(scored) or scored[i + 1].scenario != s.scenario

@@ -25,8 +25,10 @@ from peergrid.baselines.learning import LIBRARIES, AlgoSettings, CurvePoint, Les
 from peergrid.baselines.references import references, score_policy
 from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
-from peergrid.grid.errors import UnknownName
+from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
 from peergrid.grid.parts import part_name, resolve
+
+COUNTS = ("steps", "check_every", "days", "threads")
 
 
 @dataclass
@@ -52,6 +54,8 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
     if settings.player not in PLAYERS:
         raise UnknownName("player", settings.player, PLAYERS)
+    few = [f"{name} is {getattr(settings, name)}, below 1" for name in COUNTS if getattr(settings, name) < 1]
+    raise_faults(PeergridError, "train", few)
     resolve(settings.algo.library, "library", LIBRARIES)  # a library that is missing is missed at once
     scenario = scenario_from_dict(settings.scenario)
     known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
@@ -86,6 +90,8 @@ def main(cfg: DictConfig) -> float:
     scenario, console = scenario_from_dict(settings.scenario), console_for_tables()
     name = "-".join((scenario.name, settings.algo.name, settings.player, settings.predictor, f"seed{settings.seed}"))
     result = run_job(name, asdict(settings), lambda folder: train(settings, folder), console.print)
+    low, high = result["score_95"]
+    console.print(f"score {result['score']:.1f}, 95 % {low:.1f} to {high:.1f}, after {result['steps']} steps")
     return float(result["score"])  # what a search maximises
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
 
 from peergrid.envs.profiles import Day, DayShape, ProfileSource, TableProfiles, evaluation_days, training_days
-from peergrid.grid.errors import PeergridError
+from peergrid.grid.errors import PeergridError, UnknownName
 
+EVALUATION_DAY = "evaluation_day"
 EVALUATION = 1  # keeps the draws of held-out days apart from those of any seed
 
 
@@ -44,12 +46,16 @@ class Episodes:
         Args:
             seed: Row i draws with seed + i; None goes on with the generators as they are.
             options: `{"evaluation_day": k}` gives held-out day k to row 0, k + 1 to row 1 and so on: the same day
-                whenever it is asked for, whatever the seed. Other keys are not read.
+                whenever it is asked for, whatever the seed. Other keys are not read, but those that look like a
+                misspelling of this one are refused.
         """
+        for key in map(str, options or {}):
+            if key != EVALUATION_DAY and get_close_matches(key, [EVALUATION_DAY]):
+                raise UnknownName("option of reset", key, [EVALUATION_DAY])
         if seed is not None:
             for i in places:
                 self.generators[i] = np_random(_whole_number(seed, "seed") + i)[0]
-        first = (options or {}).get("evaluation_day")
+        first = (options or {}).get(EVALUATION_DAY)
         if first is None:
             generators = [self.generators[i] for i in places]
             days = self._of_season(training_days(self.source.n_days, span=self.span))

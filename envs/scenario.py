@@ -33,12 +33,17 @@ MOST_SHED = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """The feeder, its limits, and line ratings as multiples of the current at nominal load."""
+    """The feeder, its limits, and the ratings of its lines.
+
+    `ratings` is "nominal_load" (each line's current at nominal load times `rating_factor`, or the floor if that is
+    more) or "feeder" (those of the feeder's own data).
+    """
 
     feeder: str
     v_source_pu: float = 1.0
     v_min_pu: float = 0.95
     v_max_pu: float = 1.05
+    ratings: str = "nominal_load"
     rating_factor: float = 1.25
     rating_floor_a: float = 80.0
     rating_floor_path_to: str = ""
@@ -65,13 +70,13 @@ class MicrogridSpec:
     bus: str
     demand_class: str
     demand_peak_kw: float
-    diesel_max_kw: float
-    diesel_a_per_kw2h: float
-    diesel_b_per_kwh: float
-    pv_peak_kw: float
-    battery_kw: float
-    battery_min_kwh: float
-    battery_max_kwh: float
+    diesel_max_kw: float = 0.0
+    diesel_a_per_kw2h: float = 0.0
+    diesel_b_per_kwh: float = 0.0
+    pv_peak_kw: float = 0.0
+    battery_kw: float = 0.0
+    battery_min_kwh: float = 0.0
+    battery_max_kwh: float = 0.0
     charge_efficiency: float = 0.95
     discharge_efficiency: float = 0.95
     wear_per_kwh: float = 0.01
@@ -217,6 +222,8 @@ def _check_numbers(scenario: Scenario) -> None:
     for name in ("initial_charge", "cooperation"):
         if not 0 <= getattr(scenario, name) <= 1:
             faults.append(f"{name} is {getattr(scenario, name)}, outside [0, 1]")
+    if scenario.network.ratings not in ("nominal_load", "feeder"):
+        faults.append(f"network.ratings is {scenario.network.ratings!r}; it is 'nominal_load' or 'feeder'")
     if scenario.horizon not in ("truncate", "terminate"):
         faults.append(f"horizon is {scenario.horizon!r}; it is 'truncate' or 'terminate'")
     if scenario.dso.penalty not in ("default", "paper"):
@@ -239,7 +246,7 @@ def build_profiles(scenario: Scenario) -> ProfileSource:
 
 
 def build_feeder(network: NetworkSpec) -> Feeder:
-    """The scenario's feeder: with its source voltage and limits, and line ratings from the currents at nominal load.
+    """The scenario's feeder: with its source voltage, limits and line ratings.
 
     An infinite floor leaves lines without a rating.
     """
@@ -255,6 +262,9 @@ def _shipped_feeder(network: NetworkSpec) -> Feeder:
 def _build_feeder(network: NetworkSpec) -> Feeder:
     feeder = replace(load_feeder(network.feeder), v_source_pu=network.v_source_pu)
     n = feeder.n_bus
+    feeder = replace(feeder, v_min_pu=np.full(n, network.v_min_pu), v_max_pu=np.full(n, network.v_max_pu))
+    if network.ratings == "feeder":
+        return feeder
     base = solve_power_flow(feeder, -feeder.load_kw, -feeder.load_kvar)
     floor = np.full(n, network.rating_floor_a)
     if network.rating_floor_path_to:
@@ -262,7 +272,7 @@ def _build_feeder(network: NetworkSpec) -> Feeder:
         floor[on_path] = network.rating_floor_path_a
     rating = np.maximum(network.rating_factor * base.current_a, floor)
     rating[0] = np.inf
-    return replace(feeder, v_min_pu=np.full(n, network.v_min_pu), v_max_pu=np.full(n, network.v_max_pu), i_max_a=rating)
+    return replace(feeder, i_max_a=rating)
 
 
 def build_microgrids(scenario: Scenario) -> Microgrids:

@@ -48,6 +48,10 @@ class InvalidAction(PeergridError):
     """An action of the wrong shape, or with NaN."""
 
 
+class InvalidContracts(PeergridError):
+    """Contracts of a mechanism that the settlement can't count on; the message lists every fault."""
+
+
 class MissingLibrary(ModuleNotFoundError, PeergridError):
     """A module that needs a library that is not installed; the message says how to install it."""
 

@@ -26,9 +26,14 @@ WITHOUT_EFFECT = ("controller", "bus_dc", "line_dc", "load_dc", "source_dc")
 
 
 def feeder_from_pandapower(
-    net: Mapping[str, Any], *, name: str | None = None, neglect_charging: bool = False
+    net: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    bus_names: str = "",
+    neglect_charging: bool = False,
+    neglect_iron_losses: bool = False,
 ) -> Feeder:
-    """The radial feeder that a pandapower net describes, each bus named by its index in `net.bus`.
+    """The radial feeder that a pandapower net describes.
 
     Elements out of service are left out; so are lines and transformers with an open switch. Buses that closed switches
     join become one, named by the lowest index, under the tightest of their voltage limits. Static generators count as
@@ -39,21 +44,31 @@ def feeder_from_pandapower(
     Args:
         net: A `pandapowerNet` with one external grid, which becomes the substation.
         name: The feeder's name; the net's own if None.
+        bus_names: The column of `net.bus` that names the buses; if empty, they are named by their index.
         neglect_charging: Leave out the capacitance of lines, for which a feeder has no place. Overhead lines of a
             distribution feeder hardly miss it, long cables do: the fault raised without this argument names the kvar
             at stake.
+        neglect_iron_losses: Leave out what transformers draw without load, for which there is no place either.
 
     Raises:
         InvalidFeeder: The net is not radial, not connected, or has elements that no feeder can represent: meshes,
             three-winding transformers, voltage-controlled generators, iron losses, taps off nominal. All such elements
             are named at once.
     """
+    if not isinstance(net, Mapping):
+        told = f"a {type(net).__name__} is no pandapower net; pandapower.from_json(path) reads one"
+        raise InvalidFeeder(told)
     name = name or net.get("name") or "pandapower"
     faults = _untranslated(net)
     merged = _merged_buses(net, faults)
     substation, v_source_pu = _source(net, merged, faults)
-    branches = [*_lines(net, merged, neglect_charging, faults), *_transformers(net, merged, faults)]
+    branches = [
+        *_lines(net, merged, neglect_charging, faults),
+        *_transformers(net, merged, neglect_iron_losses, faults),
+    ]
     buses = _buses(net, merged, faults)
+    if bus_names and bus_names not in net["bus"].columns:
+        faults.append(f"net.bus has no column {bus_names!r}, only {some(list(net['bus'].columns))}")
     raise_faults(InvalidFeeder, f"pandapower net {name!r}", faults)
 
     feeder = feeder_from_tables(buses, branches, name=name, substation=substation, v_source_pu=v_source_pu)
@@ -61,7 +76,11 @@ def feeder_from_pandapower(
     step_up = np.maximum(feeder.base_kv / feeder.base_kv[feeder.parent], 1.0)
     step_up[0] = 1.0
     return replace(
-        feeder, r_ohm=feeder.r_ohm * step_up**2, x_ohm=feeder.x_ohm * step_up**2, i_max_a=feeder.i_max_a / step_up
+        feeder,
+        bus=tuple(str(net["bus"].at[int(index), bus_names]) for index in feeder.bus) if bus_names else feeder.bus,
+        r_ohm=feeder.r_ohm * step_up**2,
+        x_ohm=feeder.x_ohm * step_up**2,
+        i_max_a=feeder.i_max_a / step_up,
     )
 
 
@@ -156,7 +175,7 @@ def _lines(
 
 
 def _transformers(
-    net: Mapping[str, Any], merged: dict[int, int], faults: list[str]
+    net: Mapping[str, Any], merged: dict[int, int], neglect_iron_losses: bool, faults: list[str]
 ) -> Iterator[dict[str, str | float]]:
     opened = _opened(net, "t")
     for trafo in _elements(net, "trafo"):
@@ -164,8 +183,9 @@ def _transformers(
         if hv not in merged or lv not in merged:
             continue
         # Open at one end, a transformer still draws its iron losses, and a line its charging.
-        if trafo["pfe_kw"] != 0.0 or trafo["i0_percent"] != 0.0:
-            faults.append(f"trafo {trafo['index']} has iron losses (set pfe_kw and i0_percent to 0 to leave them out)")
+        if not neglect_iron_losses and (trafo["pfe_kw"] != 0.0 or trafo["i0_percent"] != 0.0):
+            drawn = f"{trafo['pfe_kw']:.4g} kW, with {trafo['i0_percent']:.4g} % of its rating drawn without load"
+            faults.append(f"trafo {trafo['index']} has iron losses: {drawn} (neglect_iron_losses=True leaves them out)")
         if trafo["index"] in opened:
             continue
         ratio = trafo["vn_hv_kv"] / trafo["vn_lv_kv"]

@@ -133,6 +133,13 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 
+def test_ctrl_c_is_no_traceback(capsys):
+    with pytest.raises(SystemExit) as ended, plainly():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_the_message_is_all_that_is_told(capsys):
     with pytest.raises(SystemExit) as ended, plainly():
         raise UnknownName("fruit", "aple", ["apple"])

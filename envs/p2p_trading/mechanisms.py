@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from peergrid.grid.compiled import compiled, inlined
+from peergrid.grid.errors import InvalidContracts, raise_faults
 
 # The same quantities summed in another order differ by rounding: below this share of the volume, nothing is traded.
 _ROUNDING = 1e-13
@@ -38,6 +39,43 @@ class Contracts:
 
     quantity_kw: Float[np.ndarray, "*batch agent"]
     price_per_kwh: Float[np.ndarray, "*batch agent"]
+
+
+def clear(mechanism: Mechanism, offers: Offers, half_spread_per_kwh: float) -> Contracts:
+    """What a mechanism makes of offers, once it is sure that the settlement can count on it.
+
+    Raises:
+        InvalidContracts: They are not balanced, trade what was not offered, or lie outside the LMP plus or minus the
+            half-spread; every fault is named.
+    """
+    contracts = mechanism(offers)
+    if not isinstance(contracts, Contracts):
+        raise InvalidContracts(f"the mechanism {_name(mechanism)} returned {type(contracts).__name__}, not Contracts")
+    offered, sold, price = offers.quantity_kw, contracts.quantity_kw, contracts.price_per_kwh
+    if sold.shape != offered.shape or price.shape != offered.shape:
+        told = f"{sold.shape} and {price.shape}, not {offered.shape}"
+        raise InvalidContracts(f"the mechanism {_name(mechanism)} returned quantities and prices of shape {told}")
+    slack_kw = 1e-9 + 1e-9 * np.abs(offered).sum(axis=-1)
+    within_kw = sold * np.sign(offered)
+    off = np.abs(price - offers.lmp_per_kwh[..., None]) - half_spread_per_kwh
+    checks = {
+        "numbers are not finite": ~np.isfinite(sold + price).all(axis=-1),
+        "quantities do not sum to zero": np.abs(sold.sum(axis=-1)) > slack_kw,
+        "payments do not sum to zero": np.abs((sold * price).sum(axis=-1)) > slack_kw,
+        "somebody trades more than it offered, or in the other direction": (
+            (within_kw > np.abs(offered) + slack_kw[..., None])
+            | (within_kw < -slack_kw[..., None])
+            | ((offered == 0) & (np.abs(sold) > slack_kw[..., None]))
+        ).any(axis=-1),
+        "a price is further from the LMP than the half-spread": ((off > 1e-9) & (sold != 0)).any(axis=-1),
+    }
+    faults = [f"{what}, in {int(bad.sum())} of {bad.size} markets" for what, bad in checks.items() if bad.any()]
+    raise_faults(InvalidContracts, f"contracts of the mechanism {_name(mechanism)}", faults)
+    return contracts
+
+
+def _name(mechanism: Mechanism) -> str:
+    return repr(getattr(mechanism, "__name__", type(mechanism).__name__))
 
 
 def pairs_kw(contract_kw: Float[np.ndarray, "*batch agent"]) -> Float[np.ndarray, "*batch agent agent"]:

@@ -23,7 +23,7 @@ from peergrid.envs.microgrid import (
     utility,
     wear,
 )
-from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers
+from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
@@ -227,7 +227,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
-        contracts = params.mechanism(offers)
+        contracts = clear(params.mechanism, offers, spread)
         proposed_kw = contracts.quantity_kw.clip(least_worth_kw, most_worth_kw).clip(least_kw, most_kw)
         query = DsoQuery(
             load_kw=now.load_kw,

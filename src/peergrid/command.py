@@ -23,6 +23,7 @@ from peergrid.grid.errors import PeergridError, UnknownName
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable for whoever wants tracebacks
 MISTAKE = 2  # what argparse, too, exits with
+INTERRUPTED = 130  # what shells say of a process that Ctrl-C ended
 OWN_FILE = "Your own is FOLDER/{group}/NAME.yaml, with --config-dir FOLDER {group}=NAME."
 PLUS = "One that its file does not name takes a + in front."
 
@@ -54,6 +55,9 @@ def plainly(*groups: str) -> Iterator[None]:
     os.environ[FULL_ERROR] = "1"  # else Hydra prints tracebacks of its own and exits
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was kept", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except (PeergridError, HydraException, OmegaConfBaseException) as error:
         if wanted == "1":
             raise

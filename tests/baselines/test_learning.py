@@ -281,6 +281,23 @@ def test_a_job_keeps_to_its_threads(tmp_path):
     assert found == [(1, {1})] and torch.get_num_threads() == before
 
 
+def test_what_a_job_loads_keeps_to_its_threads_too(tmp_path):
+    code = f"""
+import sys
+from peergrid.baselines.jobs import run_job
+
+def work(folder):
+    assert "torch" not in sys.modules
+    import torch
+    return {{"threads": torch.get_num_threads()}}
+
+print(run_job("job", {settings_for(tmp_path, threads=1)!r}, work, lambda text: None)["threads"])
+"""
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 def test_a_failure_leaves_its_traceback_and_is_tried_again(tmp_path):
     def fail(folder):
         raise PeergridError("the network is on fire")

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.envs import p2p_trading_v0, transactive_v0
 from peergrid.envs.transactive.scenario import load_scenario
-from peergrid.grid.errors import PeergridError
+from peergrid.grid.errors import PeergridError, UnknownName
 
 
 def registered(registry):
@@ -346,6 +346,12 @@ def test_unknown_options_are_tolerated(kind, name):
     plain = env.reset(seed=5)
     assert same(env.reset(seed=5, options={"options": 1}), plain)
     assert same(env.reset(seed=5, options={}), plain)
+
+
+@every_stepped
+def test_a_misspelled_option_is_refused(kind, name):
+    with pytest.raises(UnknownName, match="Did you mean 'evaluation_day'"):
+        make(kind, name, max_cycles=2).reset(seed=5, options={"eval_day": 1})
 
 
 @every_stepped

@@ -201,7 +201,7 @@ def test_every_fault_of_the_keys_is_named_at_once_and_the_nearest_suggested():
     wrong |= dict(intervalls=24, scale="large", daily_cycle=1)
     wrong["network"] |= dict(v_min=0.95)
     wrong["microgrids"][1] |= dict(pv_peak="20 kW", colour="red")
-    del wrong["microgrids"][2]["battery_kw"]
+    del wrong["microgrids"][2]["demand_peak_kw"]
     with pytest.raises(InvalidScenario) as caught:
         scenario_from_dict(wrong)
     message = str(caught.value)
@@ -213,7 +213,7 @@ def test_every_fault_of_the_keys_is_named_at_once_and_the_nearest_suggested():
         "unknown key network.v_min (did you mean v_min_pu?)",
         "unknown key microgrids[1].pv_peak (did you mean pv_peak_kw?)",
         "unknown key microgrids[1].colour;",
-        "microgrids[2].battery_kw is missing",
+        "microgrids[2].demand_peak_kw is missing",
     ):
         assert fault in message, fault
 
@@ -226,6 +226,11 @@ def test_every_fault_of_the_keys_is_named_at_once_and_the_nearest_suggested():
         ("microgrids", ["17"], r"microgrids\[0\]. is '17', not a mapping"),
         ("intervals", 2.5, "intervals is 2.5, not of type int"),
         ("scale", True, "scale is True, not of type float"),
+        (
+            "network",
+            {"feeder": "ieee33", "ratings": "own"},
+            "network.ratings is 'own'; it is 'nominal_load' or 'feeder'",
+        ),
         ("name", True, "name is True, not of type str"),
         ("seed", None, "seed is None, not of type int"),
         ("profiles", {"load_scale": "high"}, "profiles.load_scale is 'high', not of type float"),
