@@ -20,18 +20,28 @@ from peergrid.grid.errors import PeergridError, raise_faults
 from peergrid.grid.parts import import_faults
 
 TABLE_WIDTH = 130
+COUNTS = ("days", "rounds", "steps", "check_every", "threads")
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 Settings = TypeVar("Settings")
 
 
 def settings_from(cfg: DictConfig, schema: type[Settings]) -> Settings:
-    """Hydra's configuration as a typed settings object; unknown keys, wrong types and code from outside fail."""
+    """Hydra's configuration as a typed settings object.
+
+    Raises:
+        PeergridError: It would import code from outside, or counts something below 1; every fault is named.
+    """
     merged = OmegaConf.merge(OmegaConf.structured(schema), cfg)
     settings = OmegaConf.to_object(merged)
     assert isinstance(settings, schema)
-    raise_faults(PeergridError, "settings", import_faults(settings))
+    raise_faults(PeergridError, "settings", import_faults(settings) + _too_few(settings))
     return settings
+
+
+def _too_few(settings: object) -> list[str]:
+    known = {name: getattr(settings, name) for name in COUNTS if hasattr(settings, name)}
+    return [f"{name} is {value}, below 1" for name, value in known.items() if value < 1]
 
 
 def run_all(work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, what: str) -> list[Answer]:

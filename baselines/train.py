@@ -25,10 +25,8 @@ from peergrid.baselines.learning import LIBRARIES, AlgoSettings, CurvePoint, Les
 from peergrid.baselines.references import references, score_policy
 from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
-from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
+from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import part_name, resolve
-
-COUNTS = ("steps", "check_every", "days", "threads")
 
 
 @dataclass
@@ -54,8 +52,6 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
     """Train in a folder, and return the final policy's scores with the time that training took."""
     if settings.player not in PLAYERS:
         raise UnknownName("player", settings.player, PLAYERS)
-    few = [f"{name} is {getattr(settings, name)}, below 1" for name in COUNTS if getattr(settings, name) < 1]
-    raise_faults(PeergridError, "train", few)
     resolve(settings.algo.library, "library", LIBRARIES)  # a library that is missing is missed at once
     scenario = scenario_from_dict(settings.scenario)
     known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)

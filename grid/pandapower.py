@@ -26,7 +26,7 @@ WITHOUT_EFFECT = ("controller", "bus_dc", "line_dc", "load_dc", "source_dc")
 
 
 def feeder_from_pandapower(
-    net: Mapping[str, Any],
+    net: Any,
     *,
     name: str | None = None,
     bus_names: str = "",

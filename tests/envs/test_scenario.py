@@ -241,6 +241,13 @@ def test_a_value_of_the_wrong_type_is_named(key, value, message):
         scenario_from_dict(values() | {key: value})
 
 
+def test_a_feeder_may_keep_its_own_ratings():
+    network = replace(load_scenario("ieee33").network, feeder="ieee123", ratings="feeder")
+    feeder = build_feeder(network)
+    np.testing.assert_array_equal(feeder.i_max_a, load_feeder("ieee123").i_max_a)
+    assert (feeder.v_min_pu == network.v_min_pu).all()
+
+
 def test_every_contradiction_of_the_numbers_is_named_at_once():
     scenario = load_scenario("ieee33")
     first, second, *others = scenario.microgrids

@@ -123,6 +123,31 @@ def test_charging_is_refused_with_its_size_and_neglected_on_demand():
     np.testing.assert_array_equal(neglecting.x_ohm, feeder_from_pandapower(a_net()).x_ohm)
 
 
+def test_iron_losses_are_neglected_on_demand():
+    net = a_net()
+    net.trafo["pfe_kw"], net.trafo["i0_percent"] = 3.0, 0.4
+    assert "has iron losses: 3 kW, with 0.4 % of its rating drawn without load" in faults_of(net)
+    neglecting = feeder_from_pandapower(net, neglect_iron_losses=True)
+    np.testing.assert_array_equal(neglecting.r_ohm, feeder_from_pandapower(a_net()).r_ohm)
+
+
+def test_buses_are_named_by_a_column_of_theirs():
+    net = a_net()
+    net.bus["name"] = [f"K{i:02d}" for i in net.bus.index]
+    named, by_index = feeder_from_pandapower(net, bus_names="name"), feeder_from_pandapower(net)
+    assert named.bus == tuple(f"K{int(bus):02d}" for bus in by_index.bus)
+    net.bus["name"] = "K"
+    with pytest.raises(InvalidFeeder, match="bus names are not unique"):
+        feeder_from_pandapower(net, bus_names="name")
+    with pytest.raises(InvalidFeeder, match=r"net\.bus has no column 'label'"):
+        feeder_from_pandapower(net, bus_names="label")
+
+
+def test_a_path_is_no_net():
+    with pytest.raises(InvalidFeeder, match=r"a str is no pandapower net; pandapower\.from_json"):
+        feeder_from_pandapower("net.json")
+
+
 def test_everything_without_a_place_is_named_at_once():
     net = a_net()
     pp.create_gen(net, 1, 1.0)

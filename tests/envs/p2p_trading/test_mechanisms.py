@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergrid.envs.p2p_trading.mechanisms import Mechanism, Offers, bilateral, call_auction, direct, mid_market_rate
+from peergrid.envs import p2p_trading_v0
+from peergrid.envs.p2p_trading.mechanisms import (
+    Contracts,
+    Mechanism,
+    Offers,
+    bilateral,
+    call_auction,
+    clear,
+    direct,
+    mid_market_rate,
+)
+from peergrid.grid.errors import InvalidContracts
 
 MECHANISMS = [call_auction, mid_market_rate, bilateral, direct]
 RESPECT_LIMITS = [call_auction, mid_market_rate, bilateral]
@@ -232,3 +243,46 @@ def test_a_batch_equals_one_by_one(mechanism):
         alone = mechanism(offers(o.quantity_kw[i], o.limit_price_per_kwh[i], lmp[i]))
         np.testing.assert_array_equal(alone.quantity_kw, together.quantity_kw[i])
         np.testing.assert_array_equal(alone.price_per_kwh, together.price_per_kwh[i])
+
+
+@every_mechanism
+@pytest.mark.parametrize("whole_cents", [True, False])
+def test_contracts_of_the_shipped_mechanisms_pass_the_check(mechanism, whole_cents):
+    o = random_offers(3, whole_cents=whole_cents)
+    np.testing.assert_array_equal(clear(mechanism, o, 0.03).quantity_kw, mechanism(o).quantity_kw)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "price", "fault"),
+    [
+        ([10, -8, 0], LMP, "quantities do not sum to zero"),
+        ([10, -10, 0], [0.1, 0.12, 0.1], "payments do not sum to zero"),
+        ([40, -40, 0], LMP, "somebody trades more than it offered"),
+        ([-10, 10, 0], LMP, "in the other direction"),
+        ([10, -20, 10], LMP, "in the other direction"),
+        ([10, -10, 0], 0.2, "a price is further from the LMP than the half-spread"),
+        ([10, -10, 0], np.nan, "numbers are not finite"),
+    ],
+)
+def test_contracts_that_the_settlement_cannot_count_on_are_refused(quantity, price, fault):
+    def careless(offers):
+        rows = np.zeros((2, 3)), np.full((2, 3), LMP)
+        rows[0][1], rows[1][1] = quantity, price
+        return Contracts(quantity_kw=rows[0], price_per_kwh=rows[1])
+
+    with pytest.raises(InvalidContracts, match=rf"'careless': .*{fault}.*, in 1 of 2 markets"):
+        clear(careless, offers(np.tile([30.0, -30.0, 0.0], (2, 1)), np.full((2, 3), LMP)), 0.03)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (np.zeros(4), "returned ndarray, not Contracts"),
+        (Contracts(quantity_kw=np.zeros((1, 3)), price_per_kwh=np.zeros((1, 3))), r"shape \(1, 3\) and \(1, 3\), not"),
+    ],
+)
+def test_a_mechanism_that_returns_something_else_is_named(returned, told):
+    env = p2p_trading_v0.parallel_env(mechanism=lambda offers: returned, max_cycles=1)
+    env.reset(seed=0)
+    with pytest.raises(InvalidContracts, match=told):
+        env.step({agent: np.zeros(4, np.float32) for agent in env.agents})
