@@ -41,7 +41,9 @@ KINK = 2e-4
 
 LEAST_OPTIMAL_SHARE = 0.99
 LARGEST_AC_ERROR = 1e-5
-LARGEST_PARTS_ERROR = 1e-6
+# The solver keeps every optimality condition to 1e-6 of the largest price, and the parts add up those of all the lines
+# on the way to the substation.
+LARGEST_PARTS_ERROR = 5e-6
 LARGEST_DIFFERENCE_ERROR = 1e-3
 LARGEST_IDLE_SHARE = 1e-4
 PAPER_C_LS_PER_KW2H = 0.1
@@ -122,7 +124,7 @@ def examine(dso: OpfDso, query: DsoQuery, bus: Int[np.ndarray, " proposal"]) -> 
         voltage_violation_pu=worst(overrun[:, 1:]),
         current_violation=worst(physics.current_a / feeder.i_max_a - 1.0),
         parts_error_per_kwh=worst(parts_error),
-        parts_error=worst(parts_error / np.maximum(1.0, np.abs(response.price_per_kwh))),
+        parts_error=worst(parts_error / np.maximum(1.0, np.abs(response.price_per_kwh).max(axis=-1, keepdims=True))),
         difference_error=np.where(optimal, difference_error, np.nan),
         is_kink=np.where(optimal, is_kink, np.nan),
         solve_ms=np.full(len(bus), solve_ms),
@@ -203,7 +205,7 @@ def show(console: Console, columns: dict[str, Findings]) -> None:
         "AC voltage beyond limits, p.u.": lambda f: largest(f.voltage_violation_pu),
         "AC current / rating - 1": lambda f: largest(f.current_violation),
         "|parts - price|, per kWh": lambda f: largest(f.parts_error_per_kwh),
-        "|parts - price| / max(1, |price|)": lambda f: largest(f.parts_error),
+        "|parts - price| / max(1, largest |price|)": lambda f: largest(f.parts_error),
         "finite differences": lambda f: f"{np.isfinite(f.difference_error).sum()}",
         "kinks left out": lambda f: count(f.is_kink),
         "relative error, median": quantile(0.5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -221,6 +221,12 @@ class OpfDso:
         # What no query changes of the injections, in the order of OF_INJECTIONS; zero elsewhere.
         self._injections = np.zeros((len(OF_INJECTIONS), n_device))
         most, own = self.substation_limit_kva, self.generators
+        wrong = [
+            f"{f.name} of the generators has shape {np.shape(getattr(own, f.name))}, not ({n_gen},)"
+            for f in fields(own)
+            if f.name != "bus" and np.shape(getattr(own, f.name)) != (n_gen,)
+        ]
+        raise_faults(InvalidQuery, f"DSO of {feeder.name!r}", wrong)
         self._injections[:, 0] = (-most, most, 0.0, 0.0, 0.0, 0.0, -most, most)
         p_and_cost: tuple[Any, ...] = (own.p_min_kw, own.p_max_kw, own.b_per_kwh, own.a_per_kw2h, 0.0, 0.0)
         for row, values in zip(self._injections, (*p_and_cost, own.q_min_kvar, own.q_max_kvar), strict=True):

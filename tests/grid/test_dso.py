@@ -407,3 +407,11 @@ def test_names_of_buses_are_not_taken_for_positions():
     code = "from peergrid.grid import OpfDso, load_feeder; OpfDso(load_feeder('ieee33'), ['18'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "InvalidQuery: trade_bus is ['18'], not positions of buses: feeder.index(name) gives one" in done.stderr
+
+
+def test_generators_whose_arrays_do_not_match_are_named():
+    generators = Generators(bus=(1,), p_min_kw=np.zeros(1), p_max_kw=np.ones(1), a_per_kw2h=np.zeros(1))
+    with pytest.raises(InvalidQuery) as raised:
+        OpfDso(load_feeder("ieee33"), [1], generators=generators)
+    for name in ("q_min_kvar", "q_max_kvar", "b_per_kwh"):
+        assert f"{name} of the generators has shape (0,), not (1,)" in str(raised.value)
