@@ -23,6 +23,8 @@ T = TypeVar("T")
 LARGEST_FLOAT = int(np.finfo(float).max)
 # No quantity of a study comes near; beyond it, squares and sums overflow.
 MOST = 1e12
+# Nor any length of a study: a century of quarter hours.
+MOST_INTERVALS = 3_500_000
 
 
 def shipped_names(group: str) -> tuple[str, ...]:

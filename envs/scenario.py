@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.grid.catalogue import feeder_names, load_feeder
@@ -214,6 +214,9 @@ def _check_numbers(scenario: Scenario) -> None:
     for name, least in (("intervals", 1), ("lookahead", 1)):
         if getattr(scenario, name) < least:
             faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
+    for name in ("intervals", "lookahead"):
+        if getattr(scenario, name) > MOST_INTERVALS:
+            faults.append(f"{name} is {getattr(scenario, name)}, above {MOST_INTERVALS}")
     for name in ("seed", "n_microgrids", "first_day", "n_days"):
         if getattr(scenario, name) < 0:
             faults.append(f"{name} is {getattr(scenario, name)}, below 0")
@@ -398,7 +401,8 @@ def _check_scenario(scenario: Scenario) -> None:
             if status != DsoStatus.OPTIMAL:
                 advice = f" ({_strain(feeder, load)})" if status == DsoStatus.INFEASIBLE else ""
                 faults.append(f"at {load:.2f} of nominal load without trades: {DsoStatus(status).sentence}{advice}")
-        shed = response.shed_kw[0].sum() / query.load_kw[0].sum()
+        drawn_kw = np.maximum(query.load_kw[0], 0.0).sum()
+        shed = response.shed_kw[0].sum() / drawn_kw if drawn_kw > 0 else 0.0
         if spec.penalty == "default" and shed > MOST_SHED:
             faults.append(
                 f"at {source.max_load_pu:.2f} of nominal load and without trades {100 * shed:.2g} % must be shed to "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
 from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.scenario import DsoSpec, NetworkSpec, build_feeder
 from peergrid.envs.transactive.resources import Resources
@@ -137,6 +137,9 @@ def _check_numbers(scenario: TransactiveScenario) -> None:
     for name, least in (("intervals", 1), ("lookahead", 1), ("seed", 0)):
         if getattr(scenario, name) < least:
             faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
+    for name in ("intervals", "lookahead"):
+        if getattr(scenario, name) > MOST_INTERVALS:
+            faults.append(f"{name} is {getattr(scenario, name)}, above {MOST_INTERVALS}")
     if not 0 <= scenario.initial_charge <= 1:
         faults.append(f"initial_charge is {scenario.initial_charge}, outside [0, 1]")
     if scenario.loop.bound_share >= 1:
