@@ -64,17 +64,19 @@ def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
         feeder = build_feeder(network)
         distance = feeder.path_sum(np.hypot(feeder.r_ohm, feeder.x_ohm))
         colours = _colours(labels)
+        # Each thinner than the one before, so that those that coincide are seen beneath each other.
+        widths = dict(zip(labels, np.linspace(6.0, 0.8, len(labels)), strict=True))
         for case, records in cases.items():
             voltage = np.concatenate([r.voltage_pu for r in records])
             for row, edge in enumerate((voltage.max(axis=0), voltage.min(axis=0))):
                 ends = [np.stack([x[feeder.parent[1:]], x[1:]], axis=-1) for x in (distance, edge)]
-                lines = LineCollection(list(np.stack(ends, axis=-1)), colors=colours[case], linewidths=1.5, alpha=0.85)
+                lines = LineCollection(list(np.stack(ends, axis=-1)), colors=colours[case], linewidths=widths[case])
                 lines.set_label(labels[case])
                 axes[row, column].add_collection(lines)
         for row, limit in enumerate((network.v_max_pu, network.v_min_pu)):
             axes[row, column].axhline(limit, color="black", linewidth=0.9, linestyle=":")
             axes[row, column].autoscale_view()
-            axes[row, column].set_xlabel("impedance from the substation [ohm]")
+            axes[row, column].set_xlabel("impedance of the lines from the substation [ohm]")
     _title(axes, found)
     axes[0, 0].set_ylabel("highest voltage of all hours [p.u.]")
     axes[1, 0].set_ylabel("lowest voltage of all hours [p.u.]")
