@@ -17,6 +17,8 @@ from peergrid.grid.errors import InvalidFeeder, raise_faults
 
 # No quantity of a network comes near; beyond them, products overflow.
 MOST, LEAST_KV, LEAST_BASE_KVA = 1e12, 1e-3, 1e-3
+# A line break in a name would be one in the table of buses.
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 # Halves of a character, which no file in UTF-8 can hold.
 SURROGATE = re.compile("[\\ud800-\\udfff]")
 
@@ -150,9 +152,9 @@ def check_feeder(feeder: Feeder) -> None:
     duplicates = {b for b in feeder.bus if feeder.bus.count(b) > 1} if len(set(feeder.bus)) < n else set()
     if duplicates:
         faults.append(f"bus names are not unique: {some(sorted(duplicates))}")
-    unprintable = [b for b in feeder.bus if not b.isprintable()]
-    if unprintable:
-        faults.append(f"bus names hold line breaks or other control characters: {some([repr(b) for b in unprintable])}")
+    unwritable = [repr(b) for b in feeder.bus if CONTROL.search(b)]
+    if unwritable:
+        faults.append(f"bus names hold line breaks or other control characters: {some(unwritable)}")
     if feeder.parent[0] != -1:
         faults.append("bus 0 must be the substation, with parent -1")
     disorder = is_line & ((feeder.parent < 0) | (feeder.parent >= np.arange(n)))
