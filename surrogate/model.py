@@ -48,6 +48,7 @@ PRICE_BEND_PER_KWH = 0.02
 GROUP_EDGES = (0.5, 1.5, 2.5)
 N_GROUPS = 2 * (len(GROUP_EDGES) + 1)
 VIEWS = ("full", "local")
+PARTS = ("embedding", "encoder", "head")
 LEAST_SPREAD, FIRST_SHED = 1e-3, -6.0
 
 
@@ -110,6 +111,12 @@ class DsoTransformer(nn.Module):
         self.heads = nn.Linear(width, 3)
         with torch.no_grad():
             self.heads.bias[2] = FIRST_SHED  # hardly anything is shed before anything is learned
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """All weights by the part, of `PARTS`, that they are of; the last layer norm is the encoder's."""
+        embedding = [*self.embed.parameters(), self.bus]
+        encoder = [*self.encoder.parameters(), *self.norm.parameters()]
+        return dict(zip(PARTS, (embedding, encoder, list(self.heads.parameters())), strict=True))
 
     def normalise(self, inputs: Inputs, bent_price: Tensor) -> None:
         """Take mean and spread of the features, and the spread of the targets, from samples."""

@@ -27,6 +27,7 @@ from peergrid.surrogate.dataset import Samples, write_whole
 from peergrid.surrogate.market import Rollout
 from peergrid.surrogate.model import (
     N_GROUPS,
+    PARTS,
     PRICE_BEND_PER_KWH,
     VIEWS,
     DsoTransformer,
@@ -42,6 +43,7 @@ from peergrid.surrogate.settings import TrainingSettings
 UNFINISHED = "training.pt"
 BETAS = (0.9, 0.98)  # of AdamW
 PRICE_UNIT_PER_KWH = 0.1
+GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the curves call them
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +134,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Train the model and leave it with the weights that validated best; return the curves.
 
+    A row of them stands for the steps since the last check: means of the training loss and of the norms of its
+    gradient, before that is clipped, whole and of each part of the model.
+
     A checkpoint is written at every check, and a training that was stopped goes on from the last one.
 
     Raises:
@@ -146,7 +151,7 @@ def train(
         raise InvalidDataset(f"{len(known)} samples to train on are fewer than a batch of {settings.batch}")
     begun = _begun(model, known, validation, settings, seed)
     now = _resumed(folder / UNFINISHED, model, optimizer, begun, device)
-    sums: dict[str, float] = {"train_loss": 0.0, "gradient_norm": 0.0}
+    sums = dict.fromkeys(("train_loss", "gradient_norm", *GRADIENTS_OF_PARTS.values()), 0.0)
     order, epoch = torch.zeros(0, dtype=torch.long), -1
     with (
         SummaryWriter(folder / "tensorboard", purge_step=now.step) as board,
@@ -164,12 +169,14 @@ def train(
             loss = losses(model, model(batch.inputs), batch, rating, settings)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
+            of_parts = gradient_norms(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.largest_gradient)
             optimizer.step()
             now.step += 1
             bar.update()
-            sums["train_loss"] += float(loss.detach())
-            sums["gradient_norm"] += float(norm)
+            # All at once: on a GPU every number that is read waits for the step to end.
+            for name, value in zip(sums, torch.stack([loss.detach(), norm, *of_parts]).tolist(), strict=True):
+                sums[name] += value
             if now.step % settings.check_every == 0 or now.step == settings.steps:
                 n = (now.step - 1) % settings.check_every + 1
                 row = {name: total / n for name, total in sums.items()}
@@ -186,6 +193,15 @@ def train(
         raise InvalidDataset("the training diverged: no check found a finite loss; try a lower learning rate")
     model.load_state_dict(now.best_weights)
     return now.history
+
+
+def gradient_norms(model: DsoTransformer) -> list[Tensor]:
+    """The Euclidean norm of the loss's gradient in the weights of each part of the model, in the order of `PARTS`."""
+    norm = torch.linalg.vector_norm
+    return [
+        norm(torch.stack([norm(weights.grad) for weights in part if weights.grad is not None]))
+        for part in model.parts().values()
+    ]
 
 
 def _learning_rate(step: int, settings: TrainingSettings) -> float:

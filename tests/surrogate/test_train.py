@@ -16,10 +16,19 @@ import torch
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.dataset import Sampling, load_subset, make_dataset
-from peergrid.surrogate.model import ModelConfig
+from peergrid.surrogate.model import PARTS, DsoTransformer, ModelConfig
 from peergrid.surrogate.predictor import WEIGHTS, load_model
 from peergrid.surrogate.settings import TrainingSettings
-from peergrid.surrogate.training import UNFINISHED, Tensors, calibrate, new_model, train
+from peergrid.surrogate.training import (
+    GRADIENTS_OF_PARTS,
+    UNFINISHED,
+    Tensors,
+    calibrate,
+    gradient_norms,
+    losses,
+    new_model,
+    train,
+)
 
 SCENARIO = "ieee33_communities"
 SMALL = ModelConfig(width=8, layers=2, heads=2, feed_forward=16)
@@ -62,6 +71,38 @@ def test_the_loss_falls_and_the_curves_are_kept(dso, parts, tmp_path):
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     assert all(np.isfinite(list(row.values())).all() for row in history)
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_every_weight_is_of_one_part_of_the_model(dso):
+    model = DsoTransformer(dso, SMALL)
+    parts = model.parts()
+    assert tuple(parts) == PARTS
+    of_parts = [id(weights) for part in parts.values() for weights in part]
+    assert sorted(of_parts) == sorted(map(id, model.parameters()))
+    names = {id(weights): name.split(".")[0] for name, weights in model.named_parameters()}
+    modules = [{names[id(weights)] for weights in part} for part in parts.values()]
+    assert modules == [{"embed", "bus"}, {"encoder", "norm"}, {"heads"}]
+
+
+def test_gradient_norms_of_the_parts_are_those_of_their_weights(dso, parts):
+    model = new_model(dso, parts[0], SMALL, seed=0)
+    rating = torch.tensor(build_microgrids(load_scenario(SCENARIO)).rating_kw, dtype=torch.float32)
+    batch = parts[0].rows(slice(32))
+    losses(model, model(batch.inputs), batch, rating, SHORT).backward()
+    found = dict(zip(PARTS, gradient_norms(model), strict=True))
+    own = torch.cat([model.heads.weight.grad.flatten(), model.heads.bias.grad])
+    assert float(found["head"]) == pytest.approx(float((own**2).sum().sqrt()), rel=1e-5)
+    whole = torch.cat([weights.grad.flatten() for weights in model.parameters()])
+    assert sum(float(norm) ** 2 for norm in found.values()) == pytest.approx(float((whole**2).sum()), rel=1e-5)
+
+
+def test_the_curves_hold_the_gradient_norms_of_each_part_before_clipping(dso, parts, tmp_path):
+    often = TrainingSettings(steps=4, batch=32, warmup_steps=4, check_every=1, largest_gradient=1e-3)
+    _, history = trained(dso, parts, tmp_path, often)
+    for row in history:
+        of_parts = [row[name] for name in GRADIENTS_OF_PARTS.values()]
+        assert min(of_parts) > 1e-3
+        assert np.hypot.reduce(of_parts) == pytest.approx(row["gradient_norm"], rel=1e-5)
 
 
 def test_a_training_that_was_stopped_ends_with_the_same_weights(dso, parts, tmp_path, monkeypatch):
