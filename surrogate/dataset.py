@@ -295,10 +295,33 @@ def _array(column: pa.Array) -> np.ndarray:
 
 def draw(shard: Shard) -> Samples:
     """The samples of a shard: questions drawn, answers solved."""
-    params, dso = _parts(shard.scenario)
-    rng = np.random.default_rng([shard.seed, zlib.crc32(shard.subset.encode()), shard.number])
-    hour, asked = _questions(shard, params, dso, rng)
-    return label(dso, hour, asked)
+    drawn = _draw_questions(shard)
+    return label(_parts(shard.scenario)[1], drawn.hour, drawn.asked)
+
+
+def solar_factors(folder: Path, scenario: Scenario, subset: str) -> Float[np.ndarray, "row trade"]:
+    """The PV drawn for each microgrid over its day's own, in every sample of a subset; NaN where the day has none.
+
+    It shapes proposals and is no part of a question, so a data set does not keep it: it is drawn again, as it was.
+
+    Raises:
+        InvalidDataset: There is no such subset, it is damaged, or it is not what this version draws in the scenario.
+    """
+    kept = load_subset(folder, subset)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    known: dict[str, Any] = manifest["subsets"][subset]
+    known |= {name: tuple(values) for name, values in known.items() if isinstance(values, list)}
+    sampling = Sampling(**known)
+    held = [shard["samples"] for at, shard in manifest["shards"].items() if at.startswith(f"{subset}/")]
+    days = [n * sampling.days // len(kept) for n in held]
+    drawn = [
+        _draw_questions(Shard(scenario, subset, sampling, manifest["seed"], number, n)) for number, n in enumerate(days)
+    ]
+    proposed_kw = np.concatenate([part.asked["proposed_kw"] for part in drawn])
+    # Another processor may round otherwise.
+    if proposed_kw.shape != kept.proposed_kw.shape or not np.allclose(proposed_kw, kept.proposed_kw, 1e-4, 1e-3):
+        raise InvalidDataset(f"{folder} holds other questions than are drawn for {scenario.name}: make it anew")
+    return np.concatenate([part.solar_factor for part in drawn])
 
 
 def label(dso: OpfDso, hour: Int[np.ndarray, " row"], asked: dict[str, np.ndarray]) -> Samples:
@@ -327,9 +350,18 @@ def _parts(scenario: Scenario) -> tuple[Params, OpfDso]:
     return params, params.dso
 
 
-def _questions(
-    shard: Shard, params: Params, dso: OpfDso, rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " row"], dict[str, np.ndarray]]:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Drawn:
+    """Questions by the names of `Samples`, and what was behind their proposals."""
+
+    hour: Int[np.ndarray, " row"]
+    asked: dict[str, np.ndarray]
+    solar_factor: Float[np.ndarray, "row trade"]
+
+
+def _draw_questions(shard: Shard) -> _Drawn:
+    params, dso = _parts(shard.scenario)
+    rng = np.random.default_rng([shard.seed, zlib.crc32(shard.subset.encode()), shard.number])
     sampling, scenario = shard.sampling, shard.scenario
     per_day = round(24.0 / params.step_hours)
     shape = DayShape(
@@ -359,8 +391,9 @@ def _questions(
     scale = between(sampling.load_scale)[:, None]
     lmp = rows(days.lmp_per_kwh) * between(sampling.lmp_scale)
     sun = np.maximum(1.0 + sampling.solar_spread * rng.standard_normal((n, n_trade)), 0.0)
+    pv_kw = rows(days.pv_kw)
     interval = Interval(
-        pv_kw=rows(days.pv_kw) * sun,
+        pv_kw=pv_kw * sun,
         demand_kw=rows(days.demand_kw),
         alpha_per_kw2h=rows(days.alpha_per_kw2h),
         battery_kw=np.zeros((n, n_trade)),
@@ -376,7 +409,8 @@ def _questions(
         "lambda_corr_per_kw2h": np.where(is_own_lambda, 1.0, log_between(sampling.lambda_scale)) * own_lambda,
         "c_ls_per_kw2h": np.where(is_own_c_ls, own_c_ls, log_between(sampling.c_ls_per_kw2h)),
     }
-    return np.tile(hours[chosen], shard.days), asked
+    solar_factor = np.where(pv_kw > 0, sun, np.nan)
+    return _Drawn(hour=np.tile(hours[chosen], shard.days), asked=asked, solar_factor=solar_factor)
 
 
 def _proposals(

@@ -31,6 +31,7 @@ from peergrid.surrogate.dataset import (
     load_subset,
     make_dataset,
     network_digest,
+    solar_factors,
     write_whole,
 )
 
@@ -288,6 +289,40 @@ def test_the_spread_of_the_sun_is_a_setting(monkeypatch):
     factor = usual[plain > 0] / plain[plain > 0]
     assert factor.mean() == pytest.approx(1.0, abs=0.02) and factor.std() == pytest.approx(0.2, abs=0.02)
     assert wild.min() == 0.0 and (usual[plain == 0] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def sunny(tmp_path_factory):
+    """A data set with some daylight in two shards of different lengths."""
+    folder = tmp_path_factory.mktemp("sunny")
+    make(folder, {"train": Sampling(days=7, hours=(2, 9, 12))}, shard_days=4, seed=5)
+    return folder
+
+
+def test_solar_factors_are_those_that_the_proposals_were_made_under(sunny, monkeypatch):
+    suns, original = [], dataset._proposals
+
+    def recorded(params, idle: Interval, lmp, rng):
+        suns.append(idle.pv_kw)
+        return original(params, idle, lmp, rng)
+
+    monkeypatch.setattr(dataset, "_proposals", recorded)
+    factor = solar_factors(sunny, load_scenario(SCENARIO), "train")
+    for number, days in enumerate((4, 3)):
+        draw(Shard(load_scenario(SCENARIO), "train", Sampling(hours=(2, 9, 12), solar_spread=0.0), 5, number, days))
+    drawn_kw, plain_kw = np.concatenate(suns[:2]), np.concatenate(suns[2:])
+    assert factor.shape == (21, 4)
+    assert (np.isnan(factor) == (plain_kw == 0)).all() and np.isnan(factor).mean() >= 1 / 3
+    np.testing.assert_allclose(np.nan_to_num(factor) * plain_kw, drawn_kw)
+    assert 0.1 < np.nanstd(factor) < 0.3
+
+
+def test_solar_factors_of_other_questions_are_not_made_up(sunny, monkeypatch):
+    with pytest.raises(InvalidDataset, match="other questions than are drawn for ieee33"):
+        solar_factors(sunny, load_scenario("ieee33"), "train")
+    monkeypatch.setattr(dataset, "PROPOSALS", {name: 0.2 for name in PROPOSALS})
+    with pytest.raises(InvalidDataset, match="make it anew"):
+        solar_factors(sunny, load_scenario(SCENARIO), "train")
 
 
 # Interruptions
