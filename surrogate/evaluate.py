@@ -5,6 +5,7 @@
     sets           test days; hours, loads and sizes that training never saw; questions searched to mislead the model
     local view     what a microgrid would be told in the market, not knowing the others' current proposals
     another feeder the encoder on a network that it was not trained on, before and after some training there
+    correlations   of inputs and targets at each microgrid's bus, as `peergrid.surrogate.describe` prints them
     run time       a query of the transformer beside one of the exact solvers
 
 All figures are over the microgrids' buses (shedding: over all), from rows that the exact DSO solved to its tolerance.
@@ -41,8 +42,9 @@ from peergrid.envs.scenario import (
 )
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidCheckpoint
-from peergrid.surrogate.dataset import MANIFEST, Samples, label, load_subset, write_whole
-from peergrid.surrogate.figures import draw_figures
+from peergrid.surrogate.correlations import TARGETS, Pearson, pearson_by_bus, pearson_cells
+from peergrid.surrogate.dataset import MANIFEST, Samples, label, load_subset, solar_factors, write_whole
+from peergrid.surrogate.figures import draw_data_set, draw_figures
 from peergrid.surrogate.market import Rollout, play
 from peergrid.surrogate.model import DsoTransformer, Inputs
 from peergrid.surrogate.plain import Answers, Intervals, Method, no_curtailment, plain_methods
@@ -413,7 +415,7 @@ def _grid(title: str, names: Sequence[str], numbers: Sequence[str] | Columns) ->
     return grid
 
 
-def tables(scores: Scores, local: Mapping[str, Score], seconds: Mapping[str, float]) -> list[Table]:
+def tables(scores: Scores, local: Mapping[str, Score], seconds: Mapping[str, float], pearson: Pearson) -> list[Table]:
     """All tables of the report."""
     both = {**scores, "local view": local}
     sizes = _grid("The sets", ["set"], ROWS)
@@ -423,6 +425,13 @@ def tables(scores: Scores, local: Mapping[str, Score], seconds: Mapping[str, flo
     times = _grid("Run time on one thread, medians", ["who"], ["microseconds per query"])
     for who, value in seconds.items():
         times.add_row(who, f"{1e6 * value:,.0f}")
+    together = _grid("Pearson's coefficients at each microgrid's bus, training samples", ("bus", "feature"), TARGETS)
+    last = None
+    for bus, *cells in pearson_cells(pearson):
+        if last not in (None, bus):
+            together.add_section()
+        together.add_row("" if bus == last else bus, *cells)
+        last = bus
     return [
         sizes,
         table("Corrections of proposals", both, CORRECTIONS),
@@ -430,6 +439,7 @@ def tables(scores: Scores, local: Mapping[str, Score], seconds: Mapping[str, flo
         table("Nodal prices at the microgrids, shedding at all buses", both, PRICES),
         table("Intervals: how many hold the truth, and their mean width", with_intervals, INTERVALS),
         times,
+        together,
     ]
 
 
@@ -470,7 +480,7 @@ def report(
         days: Held-out days that are played for the local view, if there are so many.
         others: Scores on other feeders, to show with the rest.
     """
-    train = load_subset(data, "train")
+    train, solar_factor = load_subset(data, "train"), solar_factors(data, scenario, "train")
     held = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["subsets"]
     sets = {name: load_subset(data, name) for name in SETS if name in held}
     sets["adversarial"] = adversarial(
@@ -491,28 +501,36 @@ def report(
     scores |= {name: dict(found) for name, found in (others or {}).items()}
     local = local_view(model, dso, play(scenario, dso, days=days, seed=seed, held_out=True))
     seconds = run_times(model, dso, sets["test"])
+    pearson = pearson_by_bus(train, dso.feeder.bus, dso.trade_bus)
     metrics: dict[str, Any] = _plain(
         {
             "parameters": sum(p.numel() for p in model.parameters()),
             "sets": {name: {method: asdict(s) for method, s in found.items()} for name, found in scores.items()},
             "local_view": {who: asdict(s) for who, s in local.items()},
             "seconds_per_query": seconds,
+            "pearson_by_bus": pearson,
+            "training": [dict(row) for row in history],
         }
     )
     output = folder / "report"
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     write_whole(output / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
-    shown = _text(tables(scores, local, seconds))
+    shown = _text(tables(scores, local, seconds, pearson))
     write_whole(output / "tables.txt", lambda path: path.write_text(shown, encoding="utf-8"))
-    draw_figures(
+    draw_data_set(
         output,
         train=train,
-        test=sets["test"],
-        answers=methods[TRANSFORMER](sets["test"]),
+        solar_factor=solar_factor,
         feeder=dso.feeder,
         trade_bus=dso.trade_bus,
         rating_kw=rating_kw,
+    )
+    draw_figures(
+        output,
+        test=sets["test"],
+        answers=methods[TRANSFORMER](sets["test"]),
+        trade_bus=dso.trade_bus,
         history=history,
         metrics={name: metrics["sets"][name] for name in sets},
     )
@@ -531,6 +549,8 @@ def _plain(value: Any) -> Any:
     """The same with null for what is not a number, which JSON does not know."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

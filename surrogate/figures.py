@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from peergrid.grid.feeder import Feeder
+from peergrid.surrogate.correlations import features_of_trades, targets_of_trades
 from peergrid.surrogate.dataset import Samples
 from peergrid.surrogate.plain import Answers
+from peergrid.surrogate.training import GRADIENTS_OF_PARTS
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS = ("#0072B2", "#777777", "#E69F00", "#CC79A7", "#009E73", "#D55E00")
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": COLOURS[0], "marker": "o"},
+    {"color": COLOURS[5], "marker": "s"},
+    {"color": COLOURS[4], "marker": "^"},
+)
+
+
+# In inches: the pages are 740 pixels wide, so type of this many points is read as that, and none is below 9.
+READ_WIDTH = 740 / 96
+
+
+def draw_data_set(
+    folder: Path,
+    *,
+    train: Samples,
+    solar_factor: Float[np.ndarray, "row trade"],
+    feeder: Feeder,
+    trade_bus: np.ndarray,
+    rating_kw: Float[np.ndarray, " trade"],
+) -> list[Path]:
+    """Draw and save the figures of what is asked and answered; return their paths.
+
+    Args:
+        solar_factor: PV drawn over the day's, NaN where the day has none.
+    """
+    drawn = {
+        "inputs": _inputs(train, solar_factor, feeder, rating_kw),
+        "correlations": _correlations(train, trade_bus),
+    }
+    return _save(folder, drawn)
 
 
 def draw_figures(
     folder: Path,
     *,
-    train: Samples,
     test: Samples,
     answers: Answers,
-    feeder: Feeder,
     trade_bus: np.ndarray,
-    rating_kw: Float[np.ndarray, " trade"],
     history: Sequence[Mapping[str, float]],
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> list[Path]:
-    """Draw and save all figures; return their paths.
+    """Draw and save the figures of what was learned; return their paths.
 
     Args:
         answers: The transformer's to the test set.
         metrics: Scores as mappings, by set and method.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {
-        "inputs": _inputs(train, feeder, rating_kw),
-        "correlations": _correlations(train, trade_bus),
         "training": _training(history),
         "predicted_against_true": _predicted_against_true(test, answers, trade_bus),
         "error_by_set": _error_by_set(metrics),
     }
+    return _save(folder, drawn)
+
+
+def _save(folder: Path, drawn: Mapping[str, Figure]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in drawn.items():
         paths.append(folder / f"{name}.png")
@@ -55,105 +87,130 @@ def draw_figures(
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _empty_figure(width, height)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", linewidth=0.4, alpha=0.5)
-        axis.set_axisbelow(True)
+    _tidy(axes.flat)
     return figure, axes
 
 
-def _inputs(train: Samples, feeder: Feeder, rating_kw: Float[np.ndarray, " trade"]) -> Figure:
-    figure, axes = _figure(2, 3, 11.0, 6.0)
+def _empty_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _tidy(axes: Iterable[Axes]) -> None:
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", linewidth=0.4, alpha=0.5)
+        axis.set_axisbelow(True)
+
+
+def _number_decades(axis: Axis, least: float, most: float) -> None:
+    """Plain numbers on a logarithmic axis, 2 and 5 among them where it spans little."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most < 30.0 * least else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _inputs(
+    train: Samples,
+    solar_factor: Float[np.ndarray, "row trade"],
+    feeder: Feeder,
+    rating_kw: Float[np.ndarray, " trade"],
+) -> Figure:
+    figure = _empty_figure(READ_WIDTH, 6.8)
+    axes = figure.subplot_mosaic("AABBCC;DDDEEE;FFFGGG")
+    _tidy(axes.values())
     total_kw, total_kvar = train.load_kw.sum(axis=1), train.load_kvar.sum(axis=1)
-    c_ls = train.c_ls_per_kw2h
+    c_ls, sun = train.c_ls_per_kw2h, solar_factor[np.isfinite(solar_factor)]
     shown = (
-        (total_kw / feeder.load_kw.sum(), "load of the feeder [share of nominal]"),
-        (total_kw / np.hypot(total_kw, total_kvar), "power factor of the feeder's load [1]"),
-        (train.lmp_per_kwh, "LMP [currency/kWh]"),
+        (total_kw / feeder.load_kw.sum(), "load of the feeder\n[share of nominal]"),
+        (total_kw / np.hypot(total_kw, total_kvar), "power factor\nof the feeder's load [1]"),
+        (train.lmp_per_kwh, "LMP\n[currency/kWh]"),
         (train.lambda_corr_per_kw2h, "lambda_corr [currency/kW$^2$h]"),
         (c_ls[c_ls > 0], f"c_ls [currency/kW$^2$h]; {np.mean(c_ls == 0):.0%} are 0"),
-        (train.proposed_kw / rating_kw, "proposal, export positive [share of rating]"),
+        (train.proposed_kw / rating_kw, "proposal, export positive\n[share of rating]"),
+        (sun, "solar uncertainty: PV drawn for a proposal\n[share of the day's PV, where it has any]"),
     )
-    for axis, (values, label) in zip(axes.flat, shown, strict=True):
-        is_log = label.startswith(("lambda", "c_ls"))
-        flat = np.ravel(values).astype(float)
-        edges = np.geomspace(flat.min(), flat.max(), 60) if is_log else np.linspace(flat.min(), flat.max(), 60)
-        axis.hist(flat, edges, weights=np.full(len(flat), 100.0 / len(flat)), color=COLOURS[0])
+    for axis, (values, label) in zip(axes.values(), shown, strict=True):
         axis.set_xlabel(label)
+        flat = np.ravel(values).astype(float)
+        if not flat.size:
+            axis.text(0.5, 0.5, "none", ha="center", transform=axis.transAxes)
+            continue
+        is_log = label.startswith(("lambda", "c_ls"))
+        edges: Any = np.geomspace(flat.min(), flat.max(), 60) if is_log else np.linspace(flat.min(), flat.max(), 60)
+        axis.hist(flat, edges, weights=np.full(len(flat), 100.0 / len(flat)), color=COLOURS[0])
         if is_log:
             axis.set_xscale("log")
-            is_narrow = edges[-1] < 30.0 * edges[0]
-            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,)))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
-    for axis in axes[:, 0]:
-        axis.set_ylabel("share of training samples [%]")
+            _number_decades(axis.xaxis, edges[0], edges[-1])
+    for place in "ADF":
+        axes[place].set_ylabel("share of\nsamples [%]")
     return figure
 
 
 def _correlations(train: Samples, trade_bus: np.ndarray) -> Figure:
     """Pearson's coefficients over microgrids and samples."""
-    n_row, n_trade = train.proposed_kw.shape
-    load_kw, load_kvar = train.load_kw[:, trade_bus], train.load_kvar[:, trade_bus]
+    features, targets = features_of_trades(train, trade_bus), targets_of_trades(train, trade_bus)
 
     def each(values: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(values[:, None], (n_row, n_trade))
+        return np.broadcast_to(values[:, None], train.proposed_kw.shape)
 
     columns = {
-        "load at its bus": load_kw,
-        "power factor at its bus": load_kw / np.maximum(np.hypot(load_kw, load_kvar), 1e-9),
+        "load at its bus": features["active load"],
+        "power factor at its bus": features["power factor"],
         "load of the feeder": each(train.load_kw.sum(axis=1)),
         "its proposal": train.proposed_kw,
         "the others' proposals": each(train.proposed_kw.sum(axis=1)) - train.proposed_kw,
-        "LMP": each(train.lmp_per_kwh),
-        "lambda_corr": each(train.lambda_corr_per_kw2h),
-        "c_ls": each(train.c_ls_per_kw2h),
-        "correction": train.proposed_kw - train.accepted_kw,
-        "nodal price": train.price_per_kwh[:, trade_bus],
-        "shedding": train.shed_kw[:, trade_bus],
+        "LMP": features["LMP"],
+        "lambda_corr": features["lambda_corr"],
+        "c_ls": features["c_ls"],
+        **targets,
     }
     solved = train.status == 0
     values = np.stack([column[solved].ravel().astype(float) for column in columns.values()])
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.corrcoef(values)  # NaN where a quantity does not vary
-    figure, axes = _figure(1, 1, 8.4, 7.2)
+    figure, axes = _figure(1, 1, READ_WIDTH, 6.6)
     axis: Axes = axes[0, 0]
     axis.grid(False)
     picture = axis.imshow(found, cmap="PuOr", vmin=-1.0, vmax=1.0)
     for i, j in np.argwhere(np.isfinite(found)):
         colour = "white" if abs(found[i, j]) > 0.6 else "black"
-        axis.text(j, i, f"{found[i, j].round(2) + 0.0:.2f}", ha="center", va="center", fontsize=8, color=colour)
+        axis.text(j, i, f"{found[i, j].round(2) + 0.0:.2f}", ha="center", va="center", fontsize=9, color=colour)
     places = np.arange(len(columns))
-    axis.set_xticks(places, list(columns), rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
-    axis.set_yticks(places, list(columns), fontsize=9)
+    axis.set_xticks(places, list(columns), rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(places, list(columns))
     figure.colorbar(picture, ax=axis, shrink=0.8, label="Pearson's coefficient [1]")
     axis.set_title("A microgrid's inputs and targets, all training samples", fontsize=10)
     return figure
 
 
 def _training(history: Sequence[Mapping[str, float]]) -> Figure:
-    figure, axes = _figure(1, 3, 11.0, 3.4)
+    figure, axes = _figure(2, 2, READ_WIDTH, 5.4)
     step = [row["step"] for row in history]
     panels = (
         ("loss [1]", {"train_loss": "training", "validation_loss": "validation"}),
-        ("norm of the gradient [1]", {"gradient_norm": "mean since the last check"}),
-        ("learning rate [1]", {"learning_rate": "learning rate"}),
+        ("learning rate [1]", {"learning_rate": ""}),
+        ("norm of the gradient,\nof the whole model [1]", {"gradient_norm": ""}),
+        ("norm of the gradient,\nof its parts [1]", {name: part for part, name in GRADIENTS_OF_PARTS.items()}),
     )
-    for axis, (label, curves) in zip(axes[0], panels, strict=True):
-        for colour, (key, name) in zip((COLOURS[0], COLOURS[5]), curves.items(), strict=False):
-            axis.plot(step, [row[key] for row in history], color=colour, linewidth=1.3, label=name)
+    for axis, (label, curves) in zip(axes.flat, panels, strict=True):
+        for style, (key, name) in zip(LINES, curves.items(), strict=False):
+            # Of trainings before norms of parts were kept there is nothing to draw.
+            values = [row.get(key, np.nan) for row in history]
+            axis.plot(step, values, label=name, linewidth=1.3, markersize=3.5, **style)
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_ylabel(label)
         if len(curves) > 1:
-            axis.legend(frameon=False, fontsize=8)
-    axes[0, 1].set_yscale("log")  # the loss may be negative: it holds the logarithm of the spread
-    axes[0, 1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes[0, 1].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
-    axes[0, 2].ticklabel_format(axis="y", scilimits=(0, 0))
+            above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(curves)}
+            axis.legend(frameon=False, fontsize=9, columnspacing=1.2, **above)
+    for axis in axes[1]:
+        axis.set_yscale("log")  # the loss may be negative: it holds the logarithm of the spread
+        _number_decades(axis.yaxis, *axis.get_ylim())
+    axes[0, 1].ticklabel_format(axis="y", scilimits=(0, 0))
     return figure
 
 

@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 from peergrid.command import command
 from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.grid.errors import PeergridError
-from peergrid.surrogate.dataset import load_subset, make_dataset, write_whole
+from peergrid.surrogate.dataset import load_subset, write_whole
+from peergrid.surrogate.describe import make_data
 from peergrid.surrogate.evaluate import CURVES, evaluate
 from peergrid.surrogate.market import play
 from peergrid.surrogate.predictor import WEIGHTS, save_model
-from peergrid.surrogate.settings import SurrogateSettings, settings_from, subsets
+from peergrid.surrogate.settings import SurrogateSettings, settings_from
 from peergrid.surrogate.training import Tensors, calibrate, calibrate_local, new_model, train
 
 
@@ -44,14 +45,7 @@ def run(settings: SurrogateSettings) -> None:
     folder, device = Path(settings.output), device_of(settings)
     scenario = scenario_from_dict(settings.scenario)
     dso = build_dso(scenario)
-    manifest = make_dataset(
-        folder / "data",
-        scenario,
-        subsets(settings.data),
-        seed=settings.seed,
-        shard_days=settings.data.shard_days,
-        workers=settings.workers,
-    )
+    manifest = make_data(settings)
     known, validation, calibration = (
         Tensors.of(load_subset(folder / "data", name), device) for name in ("train", "validation", "calibration")
     )

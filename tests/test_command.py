@@ -19,6 +19,7 @@ from peergrid.grid.errors import PeergridError, UnknownName
 
 CONFIG = {name: name.split(".")[-1] for name in commands() if not name.endswith("collect")}
 CONFIG |= {"peergrid.surrogate.train": "surrogate", "peergrid.surrogate.evaluate": "surrogate"}
+CONFIG |= {"peergrid.surrogate.describe": "surrogate"}
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ import torch
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.surrogate import evaluate
+from peergrid.surrogate.correlations import pearson_by_bus
 from peergrid.surrogate.dataset import Samples, Sampling, Shard, draw, label, load_subset, make_dataset
 from peergrid.surrogate.evaluate import acceptance_error, adversarial, answers_of, score
 from peergrid.surrogate.model import DsoTransformer, ModelConfig
 from peergrid.surrogate.plain import Answers, Intervals, mlp, nearest_sample, no_curtailment, plain_methods
+from peergrid.surrogate.training import GRADIENTS_OF_PARTS
 
 RATING_KW = np.array([100.0, 100.0])
 TRADE_BUS = np.array([1, 2])
@@ -154,7 +156,7 @@ def test_the_report_holds_tables_figures_and_plain_numbers(network, tmp_path, mo
     subsets = {"train": Sampling(days=2), "test": Sampling(days=1, held_out_days=True)}
     make_dataset(tmp_path / "data", "ieee33", subsets, workers=1)
     monkeypatch.setattr(evaluate, "run_times", lambda *_: {"transformer, 1 at once": 1e-3})
-    keys = ("step", "train_loss", "validation_loss", "gradient_norm", "learning_rate")
+    keys = ("step", "train_loss", "validation_loss", "gradient_norm", "learning_rate", *GRADIENTS_OF_PARTS.values())
     history = [dict.fromkeys(keys, 1.0), dict.fromkeys(keys, 2.0)]
     scenario = load_scenario("ieee33")
     found = evaluate.report(tmp_path, model, dso, rating_kw, tmp_path / "data", scenario, history, mlp_steps=2, days=1)
@@ -167,5 +169,12 @@ def test_the_report_holds_tables_figures_and_plain_numbers(network, tmp_path, mo
     assert nothing.accepted_mae_of_no_curtailment == 1.0
     assert set(found["sets"]) == {"test", "adversarial"}
     assert found["local_view"]["exact DSO, local view"]["rows"] == scenario.intervals
-    assert "nearest sample" in (output / "tables.txt").read_text()
+    shown = (output / "tables.txt").read_text()
+    assert "nearest sample" in shown
+    assert found["training"] == history
+    pearson = pearson_by_bus(load_subset(tmp_path / "data", "train"), dso.feeder.bus, dso.trade_bus)
+    assert list(found["pearson_by_bus"]) == list(pearson) == ["17", "22", "25", "32"]
+    price = pearson["17"]["active load"]["nodal price"]
+    assert found["pearson_by_bus"]["17"]["active load"]["nodal price"] == price
+    assert f"{price:.2f}" in next(line for line in shown.splitlines() if "active load" in line)
     assert len(list(output.glob("*.png"))) == 5
