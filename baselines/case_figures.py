@@ -14,11 +14,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from peergrid.baselines.play import DayRecord
-from peergrid.envs.scenario import build_feeder, load_scenario
+from peergrid.envs.scenario import Scenario, build_feeder
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLOURS = ("#777777", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-Found = Mapping[str, Mapping[str, list[DayRecord]]]
+# With darker shades where there are more cases than colours.
+COLOURS = (
+    *("#777777", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#56B4E9"),
+    *("#009E73", "#A6611A", "#E69F00", "#000000", "#5E3C99"),
+)
+Found = Mapping[Scenario, Mapping[str, list[DayRecord]]]
 
 
 def draw_figures(found: Found, labels: Mapping[str, str], unchecked: Collection[str], folder: Path) -> list[Path]:
@@ -54,13 +58,13 @@ def _figure(found: Found, rows: int, height: float) -> tuple[Figure, np.ndarray]
 
 
 def _colours(cases: Mapping[str, Any]) -> dict[str, str]:
-    return dict(zip(cases, COLOURS, strict=False))
+    return dict(zip(cases, COLOURS[: len(cases)], strict=True))
 
 
 def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
     figure, axes = _figure(found, 2, 7.0)
     for column, (scenario, cases) in enumerate(found.items()):
-        network = load_scenario(scenario).network
+        network = scenario.network
         feeder = build_feeder(network)
         distance = feeder.path_sum(np.hypot(feeder.r_ohm, feeder.x_ohm))
         colours = _colours(labels)
@@ -133,7 +137,7 @@ def _dso_work(found: Found, labels: Mapping[str, str], unchecked: Collection[str
     for column, cases in enumerate(found.values()):
         colours = [_colours(labels)[c] for c in cases]
         days = len(next(iter(cases.values())))
-        # The DSO is not asked where trades are carried out unchecked; its plan without trades is its own affair.
+        # Where trades are carried out unchecked, nobody waits for what the DSO says to them.
         asked = [c not in unchecked for c in cases]
         solves = [sum(r.dso_calls for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
         seconds = [sum(r.dso_seconds for r in cases[c]) / days * a for c, a in zip(cases, asked, strict=True)]
@@ -159,4 +163,4 @@ def _legend(figure: Figure, axis: Axes, ncols: int) -> None:
 
 def _title(axes: np.ndarray, found: Found) -> None:
     for axis, scenario in zip(axes[0], found, strict=True):
-        axis.set_title(scenario)
+        axis.set_title(scenario.name)

@@ -31,7 +31,8 @@ class EvaluateSettings:
     """What `conf/evaluate.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = part_name("none")
+    predictor: str = part_name("auto")
+    predicted_intervals: int | None = None
     policy: str = part_name("truthful")
     days: int = 20
     first_held_out: int = 0
@@ -51,7 +52,9 @@ def main(cfg: DictConfig) -> float:
     def work(folder: Path) -> Mapping[str, Any]:
         policy = policy_of(settings.policy, settings.seed)
         known = references(scenario, settings.days, Path(settings.cache), first=settings.first_held_out)
-        scored = score_policy(scenario, settings.predictor, policy, known, settings.policy)
+        scored = score_policy(
+            scenario, settings.predictor, policy, known, settings.policy, settings.predicted_intervals
+        )
         console.print(table(f"Score over {settings.days} held-out days; money in currency per day", [scored]))
         learned = {"learned": policy.about | {"player": policy.player}} if isinstance(policy, LearnedPolicy) else {}
         return asdict(scored) | known.as_lists() | learned

@@ -58,6 +58,7 @@ class Lesson:
     references: References
     algo: AlgoSettings
     predictor: str
+    predicted_intervals: int | None
     player: str
     steps: int
     check_every: int
@@ -77,9 +78,15 @@ class Progress:
             "scenario": scenario.name,
             "season": [scenario.first_day, scenario.n_days],
             "predictor": lesson.predictor,
+            "predicted_intervals": lesson.predicted_intervals,
             "seed": lesson.seed,
         }
-        self._test = Simulation(scenario, num_envs=len(lesson.references.no_trade), predictor=lesson.predictor)
+        self._test = Simulation(
+            scenario,
+            num_envs=len(lesson.references.no_trade),
+            predictor=lesson.predictor,
+            predicted_intervals=lesson.predicted_intervals,
+        )
         self._spent, self._start = (0.0, 0.0), time.perf_counter()
 
     def go_on(self, steps: int) -> None:

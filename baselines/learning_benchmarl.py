@@ -82,7 +82,12 @@ def build_experiment(lesson: Lesson, seed: int, scratch: str) -> Experiment:
     per_batch = experiment.collected_frames_per_batch(algorithm.on_policy())
     experiment.max_n_frames = math.ceil(lesson.steps / per_batch) * per_batch
     built = Experiment(
-        TradingTask(lesson.scenario, predictor=lesson.predictor, infos=()),
+        TradingTask(
+            lesson.scenario,
+            predictor=lesson.predictor,
+            predicted_intervals=lesson.predicted_intervals,
+            infos=(),
+        ),
         algorithm,
         SharedActorConfig(list(algo.net_arch)),
         seed,

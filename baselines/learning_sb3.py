@@ -61,7 +61,12 @@ def learn_with_sb3(progress: Progress) -> None:
         raise UnknownName("algorithm", algo.name, ALGORITHMS)
     if lesson.player not in MAKERS:
         raise UnknownName("player", lesson.player, MAKERS)
-    market = MAKERS[lesson.player](algo.num_envs, scenario=lesson.scenario, predictor=lesson.predictor)
+    market = MAKERS[lesson.player](
+        algo.num_envs,
+        scenario=lesson.scenario,
+        predictor=lesson.predictor,
+        predicted_intervals=lesson.predicted_intervals,
+    )
     timed, gamma = Timed(market), float(algo.arguments.get("gamma", 0.99))
     env = VecNormalize(timed, norm_obs=False, gamma=gamma)
     slots = market.num_envs // algo.num_envs

@@ -18,8 +18,6 @@ from peergrid.baselines.plans import DayPlan, Optimum, Schedule
 from peergrid.envs.entries import PRICE_UNIT_PER_KWH
 from peergrid.envs.microgrid import export_at, export_range, marginal_value
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.observation import OPTIONS, ask
-from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
@@ -27,7 +25,6 @@ from peergrid.envs.policy import Observations
 from peergrid.envs.rows import rows_of
 from peergrid.envs.scenario import Scenario
 
-REFINEMENTS = 1
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
 
 
@@ -129,10 +126,10 @@ class Truthful(MarketPolicy):
 
         battery_kw = _arbitrage(simulation, now)
         interval = replace(now.interval, battery_kw=battery_kw)
-        price = predicted(OPTIONS[1], "nodal price") * PRICE_UNIT_PER_KWH
+        price = predicted("last proposal", "nodal price") * PRICE_UNIT_PER_KWH
         price = np.clip(price, 0.0, params.market.price_cap_per_kwh)
         rating = params.microgrids.rating_kw
-        importing, exporting = (predicted(option, "acceptance") * rating for option in (OPTIONS[0], OPTIONS[2]))
+        importing, exporting = (predicted(option, "acceptance") * rating for option in ("full import", "full export"))
         quantity_kw = np.clip(export_at(params.microgrids, interval, price, "left"), importing, exporting)
         return Decisions(
             battery_kw=battery_kw,
@@ -160,7 +157,7 @@ class Planned(MarketPolicy):
             self.plans[i] = self._program.solve(simulation.row(i))
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        battery_kw = _within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
+        battery_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         export_kw = community_export(simulation, now, battery_kw)
         lmp = np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape)
         return Decisions(
@@ -197,7 +194,7 @@ class Receding(MarketPolicy):
                 self._stored[i].append(state.stored_kwh[i])
                 plan = self._program.solve(simulation.row(i), np.stack(self._stored[i]))
                 battery_kw[i] = plan.battery_kw[t]
-        battery_kw = _within_limits(battery_kw, now)
+        battery_kw = within_limits(battery_kw, now)
         lmp = np.broadcast_to(now.lmp_per_kwh[:, None], battery_kw.shape)
         if self.together:
             export_kw, price = community_export(simulation, now, battery_kw), lmp
@@ -318,32 +315,6 @@ class Adaptive(MarketPolicy):
         self._margin[rows] = np.clip(margin + np.where(moves, MARGIN_RATE * (paid - margin), 0.0), -1.0, 1.0)
 
 
-class Refined(MarketPolicy):
-    """The day plan, with every proposal refined against a local prediction of the DSO before it is submitted once."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-        self.planned = Planned()
-
-    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
-        self.planned.begin_rows(simulation, rows)
-
-    def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        planned = self.planned.decide(simulation, now, seen)
-        params, (state, _) = simulation.params, simulation.running()
-        refined_kw = planned.quantity_kw
-        for _ in range(REFINEMENTS):
-            prediction = ask(refined_kw[..., None], now, state, self.predictor, params)
-            refined_kw = prediction.accepted_kw[..., 0]
-        is_cut = np.abs(refined_kw - planned.quantity_kw) > 1e-6 * params.microgrids.rating_kw
-        targeted = targeting(simulation, now, planned.battery_kw, refined_kw)
-        return replace(
-            planned,
-            quantity_kw=refined_kw,
-            dispatch_price_per_kwh=np.where(is_cut, targeted.dispatch_price_per_kwh, planned.dispatch_price_per_kwh),
-        )
-
-
 class Optimal(MarketPolicy):
     """Plays the perfect-foresight optimum of everybody's resources with the network: it knows the day to come.
 
@@ -363,7 +334,7 @@ class Optimal(MarketPolicy):
             self.plans[i] = self._program.solve(simulation.row(i))
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        battery_kw = _within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
+        battery_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         return targeting(simulation, now, battery_kw, _scheduled(self.plans, "export_kw", simulation))
 
 
@@ -420,8 +391,8 @@ def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch age
     charges = price / grids.charge_efficiency + grids.wear_per_kwh < mean * grids.discharge_efficiency
     discharges = price * grids.discharge_efficiency - grids.wear_per_kwh > mean / grids.charge_efficiency
     wished_kw = grids.battery_rating_kw * (discharges.astype(float) - charges.astype(float))
-    return _within_limits(wished_kw, now)
+    return within_limits(wished_kw, now)
 
 
-def _within_limits(battery_kw: Float[np.ndarray, "batch agent"], now: Now) -> Float[np.ndarray, "batch agent"]:
+def within_limits(battery_kw: Float[np.ndarray, "batch agent"], now: Now) -> Float[np.ndarray, "batch agent"]:
     return np.clip(battery_kw, now.battery_least_kw, now.battery_most_kw)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 import peergrid
+from peergrid.baselines.cases import environment_for
 from peergrid.baselines.entry import run_all, write_json
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade
@@ -70,9 +71,20 @@ def _read(path: Path, first: int, days: int) -> References:
     return References(first=first, no_trade=no_trade, optimum=optimum)
 
 
-def score_policy(scenario: Scenario, predictor: str, policy: Policy, known: References, name: str) -> Scored:
-    """A policy's score and side metrics over the held-out days of the references; `name` is what it is called."""
-    env = P2PTrading(scenario, predictor=predictor)
+def score_policy(
+    scenario: Scenario,
+    predictor: str,
+    policy: Policy,
+    known: References,
+    name: str,
+    predicted_intervals: int | None = None,
+) -> Scored:
+    """A policy's score and side metrics over the held-out days of the references; `name` is what it is called.
+
+    Args:
+        predicted_intervals: How far the prediction looks, as `Simulation` has it.
+    """
+    env = environment_for(policy, scenario, predictor=predictor, predicted_intervals=predicted_intervals)
     played = [play_day(env, policy, known.first + k) for k in range(len(known.no_trade))]
     return evaluate(scenario, name, played, known.no_trade.tolist(), known.optimum.tolist())
 
@@ -84,4 +96,4 @@ def digest(scenario: Scenario) -> str:
 
 
 def _no_trade(scenario: Scenario, day: int) -> float:
-    return play_day(P2PTrading(scenario), NoTrade(), day).welfare
+    return play_day(P2PTrading(scenario, predictor="none"), NoTrade(), day).welfare

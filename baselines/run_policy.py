@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
+from peergrid.baselines.cases import environment_for
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.episode import Episode, play_episode, write_tables
 from peergrid.baselines.film import write_film
@@ -26,7 +27,6 @@ from peergrid.baselines.learned import policy_of
 from peergrid.baselines.report import day_facts, write_page
 from peergrid.command import command
 from peergrid.envs.drawing import clock
-from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.scenario import scenario_from_dict
 from peergrid.grid.dso import DsoStatus
 from peergrid.grid.parts import part_name
@@ -37,7 +37,8 @@ class RunPolicySettings:
     """What `conf/run_policy.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = part_name("none")
+    predictor: str = part_name("auto")
+    predicted_intervals: int | None = None
     policy: str = part_name("truthful")
     day: int = 0
     seed: int = 0
@@ -58,7 +59,14 @@ def main(cfg: DictConfig) -> None:
 
     def work(folder: Path) -> Mapping[str, Any]:
         frames: list[np.ndarray] = []
-        env = P2PTrading(scenario, predictor=settings.predictor, render_mode="rgb_array")
+        policy = policy_of(settings.policy, settings.seed)
+        env = environment_for(
+            policy,
+            scenario,
+            predictor=settings.predictor,
+            predicted_intervals=settings.predicted_intervals,
+            render_mode="rgb_array",
+        )
 
         def take_picture() -> None:
             picture = env.render()
@@ -66,7 +74,6 @@ def main(cfg: DictConfig) -> None:
             frames.append(picture)
 
         wants_film = settings.gif or settings.mp4
-        policy = policy_of(settings.policy, settings.seed)
         episode = play_episode(env, policy, settings.day, take_picture if wants_film else None)
         console.print(hourly_table(episode, f"{scenario.name}, {played}"))
         write_page(episode, folder / "report.html", f"scenario {scenario.name}, {played}")

@@ -46,7 +46,7 @@ def score_interval(
 
 def optimal_welfare(scenario: str | Scenario, day: int) -> float:
     """Welfare of the perfect-foresight optimum on held-out day `day`, in currency."""
-    simulation = Simulation(load_scenario(scenario))
+    simulation = Simulation(load_scenario(scenario), predictor="none")
     if not (simulation.scenario.daily_cycle or simulation.params.terminates):
         raise PeergridError("without daily_cycle or horizon 'terminate', days end with different energies stored")
     simulation.reset(options={"evaluation_day": day})

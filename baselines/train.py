@@ -34,7 +34,8 @@ class TrainSettings:
     """What `conf/train.yaml` sets."""
 
     scenario: dict[str, Any] = field(default_factory=dict)
-    predictor: str = part_name("none")
+    predictor: str = part_name("auto")
+    predicted_intervals: int | None = None
     algo: AlgoSettings = field(default_factory=AlgoSettings)
     player: str = "shared"
     steps: int = 100_000
@@ -66,6 +67,7 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
             references=known,
             algo=settings.algo,
             predictor=settings.predictor,
+            predicted_intervals=settings.predicted_intervals,
             player=settings.player,
             steps=settings.steps,
             check_every=settings.check_every,
@@ -73,7 +75,14 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
             folder=folder,
         )
         curve = learn(lesson, report)
-    scored = score_policy(scenario, settings.predictor, load_policy(folder / WEIGHTS), known, settings.algo.name)
+    scored = score_policy(
+        scenario,
+        settings.predictor,
+        load_policy(folder / WEIGHTS),
+        known,
+        settings.algo.name,
+        settings.predicted_intervals,
+    )
     last = curve[-1]
     spent = {"steps": last.steps, "seconds": last.seconds, "environment_seconds": last.environment_seconds}
     return asdict(scored) | known.as_lists() | spent

@@ -83,8 +83,8 @@ def read_file(group: str, name: str, reading: tuple[str, ...] = ()) -> dict[str,
         is_other_file = beside is not None and beside.is_file() and str(beside) != name
         if base != "_self_":
             below = read_file(group, str(beside) if is_other_file else str(base), (*reading, name))
-            merged = _merge(merged, below)
-    return _merge(merged, values)
+            merged = merged_with(merged, below)
+    return merged_with(merged, values)
 
 
 def _text(path: Path) -> str:
@@ -94,11 +94,12 @@ def _text(path: Path) -> str:
         raise InvalidScenario(f"{path} can't be read as text in UTF-8: {error}") from None
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged_with(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others in place of those that the others name."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        merged[key] = merged_with(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
 
 

@@ -204,6 +204,17 @@ def wear(microgrids: Microgrids, battery_kw: Float[np.ndarray, "*batch agent"]) 
     return cost
 
 
+def battery_reach(
+    microgrids: Microgrids, interval: Interval
+) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
+    """The least and the most battery power within the rating that leaves zero export feasible, whatever is stored.
+
+    -(PV + G_max) <= battery <= the most the load can take; the interval's own `battery_kw` is not read.
+    """
+    least_kw = -np.minimum(microgrids.battery_rating_kw, interval.pv_kw + microgrids.diesel_max_kw)
+    return least_kw, np.minimum(microgrids.battery_rating_kw, _free_load_kw(microgrids, interval))
+
+
 def battery_limits(
     microgrids: Microgrids,
     interval: Interval,
@@ -214,17 +225,15 @@ def battery_limits(
 ) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
     """The least and the most battery power in this interval, whose own `battery_kw` is not read.
 
-    The power keeps within the rating, leads to an energy in the window, and leaves zero export feasible:
-    -(PV + G_max) <= battery <= the most the load can take. Where the energy is outside the window, or the window is out
-    of reach, it goes as far towards it as rating and devices allow.
+    The power is within `battery_reach` and leads to an energy in the window. Where the energy is outside the window, or
+    the window is out of reach, it goes as far towards it as rating and devices allow.
 
     Args:
         least_kwh: Lower end of the window for the energy at the interval's end.
         most_kwh: Its upper end.
     """
     eta_c, eta_d = microgrids.charge_efficiency, microgrids.discharge_efficiency
-    least_kw = -np.minimum(microgrids.battery_rating_kw, interval.pv_kw + microgrids.diesel_max_kw)
-    most_kw = np.minimum(microgrids.battery_rating_kw, _free_load_kw(microgrids, interval))
+    least_kw, most_kw = battery_reach(microgrids, interval)
 
     def to_reach(energy_kwh: Float[np.ndarray, "*#batch agent"]) -> Float[np.ndarray, "*batch agent"]:
         gain_kw = (energy_kwh - stored_kwh) / step_hours

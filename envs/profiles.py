@@ -107,7 +107,11 @@ class Day:
 
 @runtime_checkable
 class ProfileSource(Protocol):
-    """Anything that draws days. The two bounds hold for every draw: scenarios are checked against them."""
+    """Anything that draws days. The two bounds hold for every draw: scenarios are checked against them.
+
+    A persistence is the share of a deviation from the forecast that is expected to be left an hour later, 0 to 1:
+    whoever looks ahead reckons with it.
+    """
 
     @property
     def n_days(self) -> int: ...
@@ -117,6 +121,12 @@ class ProfileSource(Protocol):
 
     @property
     def max_lmp_per_kwh(self) -> float: ...
+
+    @property
+    def load_persistence(self) -> float: ...
+
+    @property
+    def lmp_persistence(self) -> float: ...
 
     def draw(self, shape: DayShape, day: int, rng: np.random.Generator) -> Day:
         """The day numbered `day`, from 0; whatever is random in it comes from `rng`."""
@@ -223,6 +233,14 @@ class SyntheticProfiles:
     @property
     def n_days(self) -> int:
         return DAYS_PER_YEAR
+
+    @property
+    def load_persistence(self) -> float:
+        return self.load_hourly_correlation
+
+    @property
+    def lmp_persistence(self) -> float:
+        return self.lmp_hourly_correlation
 
     def draw(self, shape: DayShape, day: int, rng: np.random.Generator) -> Day:
         for name in shape.demand_class:
@@ -421,6 +439,8 @@ class TableProfiles:
     | `pv_forecast_pu`        | p.u. | 0 to 1 | optional; the actual PV where there is none                        |
     | `demand_<class>_pu`     | p.u. | 0 to 1 | consumption of its peak, for each class of microgrid that is drawn |
 
+    How long deviations from the forecasts persist is found from the file: nought where it has no forecast.
+
     Times are what the clock on the wall showed: an offset from UTC is dropped, and a change to or from summer time is
     a fault. The lookahead of the last day goes on with the first. The file is read once, when the source is made; the
     source travels with its data when pickled, and two are equal if path and content are.
@@ -454,6 +474,14 @@ class TableProfiles:
     @property
     def max_lmp_per_kwh(self) -> float:
         return max(float(values.max()) for name, values in self._table.column.items() if name.startswith("lmp_"))
+
+    @property
+    def load_persistence(self) -> float:
+        return self._table.persistence("load_pu", "load_forecast_pu")
+
+    @property
+    def lmp_persistence(self) -> float:
+        return self._table.persistence("lmp_per_kwh", "lmp_day_ahead_per_kwh")
 
     def draw(self, shape: DayShape, day: int, rng: np.random.Generator) -> Day:
         check_fit(self, shape)
@@ -511,6 +539,16 @@ class _Table:
     @property
     def n_days(self) -> int:
         return round(len(self.column["load_pu"]) * self.step_hours / 24)
+
+    def persistence(self, actual: str, forecast: str) -> float:
+        """The share of a relative deviation from the forecast that is left an hour later, by least squares, 0 to 1."""
+        if forecast not in self.column:
+            return 0.0
+        expected = self.column[forecast]
+        off = np.divide(self.column[actual], expected, out=np.ones_like(expected), where=expected > 0) - 1.0
+        square = float(off[:-1] @ off[:-1])
+        of_step = float(off[1:] @ off[:-1]) / square if square > 0 else 0.0
+        return float(np.clip(of_step, 0.0, 1.0) ** (1.0 / self.step_hours))
 
     @property
     def bus_columns(self) -> dict[str, str]:

@@ -417,19 +417,19 @@ def dispatch_power_flow(dso: OpfDso, response: DsoResponse, problem: OpfProblem)
 class UncheckedDso:
     """A network that checks nothing: every trade is carried out, and the AC power flow shows what that does.
 
-    Generators run and loads are shed as planned without trades, and that plan's nodal prices, multipliers and cost are
-    published: an operator that doesn't look.
+    The operator answers as ever: it runs its generators, sheds loads and sets prices for the trades that were
+    submitted, as far as it would accept them. Only that it curtails them is missing.
     """
 
     def __init__(self, planner: OpfDso) -> None:
         """
         Args:
-            planner: The DSO that plans its generators, without trades.
+            planner: The DSO whose generators, shedding, prices, multipliers and cost these are.
         """
         self.planner = planner
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
-        plan = self.planner(replace(query, proposed_kw=np.zeros_like(query.proposed_kw), first_proposed_kw=None))
+        plan = self.planner(query)
         unchecked = np.full_like(plan.status, int(DsoStatus.UNCHECKED))
         carried_out = replace(plan, accepted_kw=query.proposed_kw, status=unchecked)
         everywhere = np.ones(plan.status.shape, dtype=bool)

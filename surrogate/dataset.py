@@ -10,7 +10,8 @@ and its number alone, so it is the same whoever makes it, with however many work
     LMP                   the day's, times `lmp_scale`, uniform
     PV                    the day's, times 1 + `solar_spread` times a standard normal, not below 0
     lambda_corr           half the time the scenario's own, else that times a log-uniform number from `lambda_scale`
-    c_ls                  half the time the scenario's own, else log-uniform from `c_ls_per_kw2h`
+    c_ls                  half the time the scenario's own, else that times a log-uniform number from `c_ls_scale`, or,
+                          where its own is 0, log-uniform from `c_ls_per_kw2h`
     proposals             each microgrid for itself, in shares of `PROPOSALS`: dispatched under the drawn sun and a
                           random use of its battery, at a price near the LMP or any; uniform between its full import
                           and its full export; one of these two; none
@@ -69,6 +70,7 @@ class Sampling:
     solar_spread: float = 0.2
     lambda_scale: tuple[float, float] = (0.4, 2.5)
     c_ls_per_kw2h: tuple[float, float] = (1e-4, 1e-1)
+    c_ls_scale: tuple[float, float] = (0.1, 10.0)
     proposal_scale: float = 1.0
 
 
@@ -401,13 +403,18 @@ def _draw_questions(shard: Shard) -> _Drawn:
     own_lambda = np.broadcast_to(dso.penalty.lambda_corr_per_kw2h, n)
     own_c_ls = np.broadcast_to(dso.penalty.c_ls_per_kw2h, n)
     is_own_lambda, is_own_c_ls = rng.random((2, n)) < 0.5
+    has_own = bool(np.all(own_c_ls > 0))
+
+    def other_c_ls() -> Float[np.ndarray, " row"]:
+        return own_c_ls * log_between(sampling.c_ls_scale) if has_own else log_between(sampling.c_ls_per_kw2h)
+
     asked = {
         "load_kw": rows(days.load_kw) * scale,
         "load_kvar": rows(days.load_kvar) * scale * between(sampling.reactive_scale)[:, None],
         "proposed_kw": sampling.proposal_scale * _proposals(params, interval, lmp, rng),
         "lmp_per_kwh": lmp,
         "lambda_corr_per_kw2h": np.where(is_own_lambda, 1.0, log_between(sampling.lambda_scale)) * own_lambda,
-        "c_ls_per_kw2h": np.where(is_own_c_ls, own_c_ls, log_between(sampling.c_ls_per_kw2h)),
+        "c_ls_per_kw2h": np.where(is_own_c_ls, own_c_ls, other_c_ls()),
     }
     solar_factor = np.where(pv_kw > 0, sun, np.nan)
     return _Drawn(hour=np.tile(hours[chosen], shard.days), asked=asked, solar_factor=solar_factor)

@@ -274,20 +274,20 @@ def local_view(model: DsoTransformer, dso: OpfDso, rollout: Rollout) -> dict[str
     A microgrid knows what was accepted of the others in the last interval, not what they propose now. Beside that stand
     the exact DSO with the same ignorance, whose error is ignorance alone, and the model with full information.
     """
-    truth, question, params = rollout.truth, rollout.question, rollout.params
-    rating_kw = params.microgrids.rating_kw
+    truth, question, public = rollout.truth, rollout.question, rollout.public
+    predictor = TransformerPredictor(model, dso, public.rating_kw)
     answers = {
         "no curtailment": no_curtailment(truth),
-        "transformer, local view": _told(TransformerPredictor(model, dso, rating_kw)(question, params)),
-        "exact DSO, local view": replace(_told(oracle(question, params)), intervals=None),  # they are points
+        "transformer, local view": _told(predictor(question, public)),
+        "exact DSO, local view": replace(_told(oracle(question, public)), intervals=None),  # they are points
         "transformer, full information": answers_of(model)(truth),
     }
-    return {name: score(truth, found, rating_kw, dso.trade_bus) for name, found in answers.items()}
+    return {name: score(truth, found, public.rating_kw, dso.trade_bus) for name, found in answers.items()}
 
 
 def _told(prediction: Prediction) -> Answers:
     """A prediction for one proposal each, as answers."""
-    only = {name: values[..., 0] for name, values in vars(prediction).items()}
+    only = {name: values[:, :, 0, 0] for name, values in vars(prediction).items()}
     accepted_kw, price_per_kwh = only.pop("accepted_kw"), only.pop("price_per_kwh")
     return Answers(accepted_kw=accepted_kw, price_per_kwh=price_per_kwh, intervals=Intervals(**only))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from peergrid.envs.p2p_trading.outlook import supposed
 from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Params
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
 from peergrid.envs.profiles import evaluation_days
 from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
@@ -20,12 +22,14 @@ from peergrid.surrogate.dataset import Samples, concatenate
 class Rollout:
     """Intervals that were played: all proposals with the DSO's answers, and what each microgrid could ask before.
 
-    It knew its own proposal, the only option of the question, and what was accepted of the others' last ones.
+    Each asked about its own proposal, the only option of both questions: when the interval began, with the others at
+    what was accepted of them last (`question`), and the day before, by forecasts, nobody else trading (`early`).
     """
 
     truth: Samples
     question: Question
-    params: Params
+    early: Question
+    public: Public
 
 
 def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: bool) -> Rollout:
@@ -33,15 +37,17 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     once = replace(scenario, market=replace(scenario.market, correction_rounds=1))
     if held_out:
         days = min(days, len(evaluation_days(build_profiles(scenario).n_days)))
-    simulation = Simulation(once, num_envs=days, dso=dso)
+    simulation = Simulation(once, num_envs=days, dso=dso, predictor="none")
     simulation.reset(seed=seed, options={"evaluation_day": 0} if held_out else None)
     params, rng = simulation.params, np.random.default_rng(seed)
-    played, published_kw, published_per_kwh = [], [], []
+    played: list[Samples] = []
+    asked: list[Question] = []
+    asked_early: list[Question] = []
     while not simulation.is_over.all():
         state, drawn = simulation.running()
         now = current_interval(state, drawn, params)
         _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, N_ACTIONS)))
-        response = outcome.response
+        response, t = outcome.response, int(state.step[0])
         played.append(
             Samples(
                 hour=(state.step * params.step_hours).astype(int),
@@ -57,15 +63,29 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
                 status=response.status,
             )
         )
-        published_kw.append(state.last_accepted_kw)
-        published_per_kwh.append(state.last_price_per_kwh)
-    truth = concatenate(played)
-    question = Question(
-        load_kw=truth.load_kw,
-        load_kvar=truth.load_kvar,
-        lmp_per_kwh=truth.lmp_per_kwh,
-        published_kw=np.concatenate(published_kw),
-        published_price_per_kwh=np.concatenate(published_per_kwh),
-        proposed_kw=truth.proposed_kw[..., None],
-    )
-    return Rollout(truth=truth, question=question, params=params)
+        own_kw, nobody = outcome.proposed_kw[:, :, None, None], np.zeros((days, 1, simulation.n_agent))
+        asked.append(
+            Question(
+                load_kw=now.load_kw[:, None],
+                load_kvar=now.load_kvar[:, None],
+                lmp_per_kwh=now.lmp_per_kwh[:, None],
+                published_per_kwh=state.last_price_per_kwh,
+                published_lmp_per_kwh=state.last_lmp_per_kwh,
+                supposed_kw=supposed(own_kw, state.last_accepted_kw[:, None]),
+            )
+        )
+        asked_early.append(
+            replace(
+                asked[-1],
+                load_kw=drawn.load_forecast_kw[:, t : t + 1],
+                load_kvar=drawn.load_forecast_kvar[:, t : t + 1],
+                lmp_per_kwh=drawn.lmp_day_ahead_per_kwh[:, t : t + 1],
+                supposed_kw=supposed(own_kw, nobody),
+            )
+        )
+    return Rollout(truth=concatenate(played), question=_joined(asked), early=_joined(asked_early), public=params.public)
+
+
+def _joined(questions: Sequence[Question]) -> Question:
+    """Questions of the same form as one, row after row."""
+    return Question(**{f.name: np.concatenate([getattr(q, f.name) for q in questions]) for f in fields(Question)})

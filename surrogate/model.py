@@ -44,10 +44,11 @@ FEATURES = (
 # Prices are learned as asinh of their difference from the LMP over this: even near it, and of large ones the logarithm.
 PRICE_BEND_PER_KWH = 0.02
 # Intervals are calibrated apart for bent prices between these, and for trades that are cut or not; and for who asks:
-# somebody who knows all proposals, or a microgrid that knows what was accepted of the others' last ones.
+# somebody who knows all proposals, a microgrid that knows what was accepted of the others' last ones, or one that asks
+# about a later interval when all that is known of it are the forecasts of the day before.
 GROUP_EDGES = (0.5, 1.5, 2.5)
 N_GROUPS = 2 * (len(GROUP_EDGES) + 1)
-VIEWS = ("full", "local")
+VIEWS = ("full", "local", "ahead")
 PARTS = ("embedding", "encoder", "head")
 LEAST_SPREAD, FIRST_SHED = 1e-3, -6.0
 

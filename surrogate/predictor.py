@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from peergrid.envs.p2p_trading.predictors import Prediction, Question
-from peergrid.envs.p2p_trading.types import Params
+from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction
+from peergrid.envs.p2p_trading.types import Public
 from peergrid.envs.scenario import Scenario, build_dso, load_scenario
 from peergrid.grid.dso import Coefficient, Dso, OpfDso, Penalty, UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint
@@ -36,9 +37,10 @@ from peergrid.surrogate.model import (
     unbend,
 )
 
+logger = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS = "model.safetensors"
-FORMAT = "peergrid surrogate 1"
+FORMAT = "peergrid surrogate 2"
 LARGEST_BENT = float(np.arcsinh(10.0 / PRICE_BEND_PER_KWH))
 # Rows that go through the network at once: more no longer fit a core's cache.
 ROWS_AT_ONCE = 96
@@ -99,27 +101,28 @@ def _predict(model: DsoTransformer, inputs: Inputs, only_trades: bool, view: str
 
 
 def local_questions(question: Question, penalty: Penalty) -> dict[str, np.ndarray]:
-    """What microgrids ask, a row for each and each option: its own proposal, the others' last accepted ones.
+    """What microgrids ask, a row for each that asks, interval ahead and option: what it supposes everybody to propose.
 
     Raises:
         InvalidQuery: The penalty differs among buses or trades.
     """
-    n_row, n_agent, n_option = question.proposed_kw.shape
-    is_own = np.eye(n_agent, dtype=bool)[None, :, None, :]
-    proposed = np.where(is_own, question.proposed_kw[..., None], question.published_kw[:, None, None, :])
-    n_asked = n_agent * n_option
+    supposed = question.supposed_kw
+    n_row, n_agent, n_ahead, n_option, n_trade = supposed.shape
 
-    def repeated(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values.astype(np.float32), n_asked, axis=0)
+    def for_each(values: np.ndarray) -> np.ndarray:
+        """The same for every microgrid that asks, and every option."""
+        shape = (n_row, n_agent, n_ahead, n_option, *values.shape[2:])
+        by_row = np.broadcast_to(values.astype(np.float32)[:, None, :, None], shape)
+        return by_row.reshape(-1, *values.shape[2:])
 
     def constant(coefficient: Coefficient, name: str) -> np.ndarray:
-        return np.full(n_row * n_asked, as_number(coefficient, name), dtype=np.float32)
+        return np.full(supposed.size // n_trade, as_number(coefficient, name), dtype=np.float32)
 
     return {
-        "load_kw": repeated(question.load_kw),
-        "load_kvar": repeated(question.load_kvar),
-        "proposed_kw": proposed.reshape(-1, n_agent),
-        "lmp_per_kwh": repeated(question.lmp_per_kwh),
+        "load_kw": for_each(question.load_kw),
+        "load_kvar": for_each(question.load_kvar),
+        "proposed_kw": supposed.reshape(-1, n_trade),
+        "lmp_per_kwh": for_each(question.lmp_per_kwh),
         "lambda_corr_per_kw2h": constant(penalty.lambda_corr_per_kw2h, "lambda_corr_per_kw2h"),
         "c_ls_per_kw2h": constant(penalty.c_ls_per_kw2h, "c_ls_per_kw2h"),
     }
@@ -137,18 +140,28 @@ class TransformerPredictor:
         self.rating_kw = rating_kw
         self._penalty = dso.penalty
 
-    def __call__(self, question: Question, params: Params) -> Prediction:
-        if not np.allclose(params.microgrids.rating_kw, self.rating_kw, rtol=0.01):
+    def fits(self, public: Public) -> bool:
+        """Whether these are microgrids of the size that it was trained on."""
+        same_number = public.rating_kw.shape == self.rating_kw.shape
+        return same_number and np.allclose(public.rating_kw, self.rating_kw, rtol=0.01)
+
+    def __call__(self, question: Question, public: Public) -> Prediction:
+        if not self.fits(public):
             raise InvalidCheckpoint(
                 f"the transformer was trained for microgrids with ratings of {self.rating_kw.tolist()} kW, not "
-                f"{params.microgrids.rating_kw.tolist()}: train another one, or use predictor='oracle'"
+                f"{public.rating_kw.tolist()}: train another one, or use predictor='oracle'"
             )
-        n_row, n_agent, n_option = question.proposed_kw.shape
-        found = predict(self.model, local_questions(question, self._penalty), only_trades=True, view="local")
+        asked = [self._answers(question.between(0, 1), "local")]
+        if len(question.lmp_per_kwh[0]) > 1:
+            asked.append(self._answers(question.between(1, None), "ahead"))
+        names = Prediction.__dataclass_fields__
+        return Prediction(**{name: np.concatenate([getattr(part, name) for part in asked], axis=2) for name in names})
 
-        def own(values: Float[np.ndarray, "row trade"]) -> Float[np.ndarray, "batch agent option"]:
-            by_agent = values.reshape(n_row, n_agent, n_option, n_agent).astype(float)
-            return np.einsum("bioi->bio", by_agent).copy()
+    def _answers(self, question: Question, view: str) -> Prediction:
+        found = predict(self.model, local_questions(question, self._penalty), only_trades=True, view=view)
+
+        def own(values: Float[np.ndarray, "row trade"]) -> Float[np.ndarray, "batch agent ahead option"]:
+            return np.einsum("bakoa->bako", values.reshape(question.supposed_kw.shape).astype(float)).copy()
 
         return Prediction(
             accepted_kw=own(found.accepted_kw),
@@ -160,13 +173,43 @@ class TransformerPredictor:
         )
 
 
-def transformer(question: Question, params: Params) -> Prediction:
+def transformer(question: Question, public: Public) -> Prediction:
     """The shipped transformer for the operator of an environment: what `predictor="transformer"` names.
 
     Raises:
         InvalidCheckpoint: None is shipped for this network, its trades and its rules.
     """
-    return shipped_predictor(params.dso)(question, params)
+    return shipped_predictor(public.dso)(question, public)
+
+
+def auto(question: Question, public: Public) -> Prediction:
+    """The shipped transformer where there is one for the operator and its microgrids, else no prediction.
+
+    Which it is, is said once in the log for each operator.
+    """
+    known = public.dso.planner if isinstance(public.dso, UncheckedDso) else public.dso
+    if not isinstance(known, OpfDso):
+        return no_prediction(question, public)
+    if known not in _CHOSEN:
+        _CHOSEN[known] = _choose(known, public)
+    return _CHOSEN[known](question, public)
+
+
+_CHOSEN: WeakKeyDictionary[OpfDso, Predictor] = WeakKeyDictionary()
+
+
+def _choose(dso: OpfDso, public: Public) -> Predictor:
+    if shipped_file(dso) is not None:
+        found = _shipped_for(dso)
+        if found.fits(public):
+            logger.info("predictor auto: the transformer that is shipped for feeder %r", dso.feeder.name)
+            return found
+    logger.warning(
+        "predictor auto: no transformer is shipped for feeder %r with these microgrids and rules, so nothing is "
+        "predicted; predictor='oracle' asks the operator itself",
+        dso.feeder.name,
+    )
+    return no_prediction
 
 
 def shipped_predictor(dso: Dso) -> TransformerPredictor:

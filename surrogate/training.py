@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from peergrid.envs.p2p_trading.predictors import Question
+from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
 from peergrid.surrogate.dataset import Samples, write_whole
@@ -285,24 +287,34 @@ def calibrate(model: DsoTransformer, known: Tensors, coverage: float) -> None:
 
 @torch.no_grad()
 def calibrate_local(model: DsoTransformer, rollout: Rollout, coverage: float) -> None:
-    """Set the intervals for what microgrids know in the market: those of others' proposals they have to guess."""
-    ratios, groups = [], []
-    at_trades, dso = model.network.trade_bus, rollout.params.dso
-    assert isinstance(dso, OpfDso)
-    asked = as_inputs(local_questions(rollout.question, dso.penalty))
-    n_agent = len(at_trades)
-    truth = as_tensor(rollout.truth.price_per_kwh)[:, at_trades]
+    """Set the intervals for what microgrids know in the market: those of others' proposals they have to guess.
+
+    For the interval that begins, and for later ones, of which they know the forecasts of the day before.
+    """
+    truth = as_tensor(rollout.truth.price_per_kwh)[:, model.network.trade_bus]
     bent = torch.asinh((truth - as_tensor(rollout.truth.lmp_per_kwh)[:, None]) / PRICE_BEND_PER_KWH)
-    for start in range(0, len(truth), 256):
+    for view, question in (("local", rollout.question), ("ahead", rollout.early)):
+        model.interval[VIEWS.index(view)] = _intervals(model, rollout.public, question, bent, coverage)
+
+
+def _intervals(
+    model: DsoTransformer, public: Public, question: Question, bent_price: Tensor, coverage: float
+) -> Tensor:
+    """The intervals, group by group, that cover this share of the true bent prices `[row, trade]` above the LMP."""
+    ratios, groups = [], []
+    dso, n_agent = public.dso, len(model.network.trade_bus)
+    assert isinstance(dso, OpfDso)
+    asked = as_inputs(local_questions(question, dso.penalty))
+    for start in range(0, len(bent_price), 256):
         of_rows = slice(start * n_agent, (start + 256) * n_agent)
         inputs = Inputs(*[values[of_rows] for values in asked])
         outputs = model(inputs, only_trades=True)
         own = torch.arange(len(inputs.lmp_per_kwh)) % n_agent
         each = torch.arange(len(own)), own
-        off = (outputs.bent_price[each] - bent[start : start + 256].flatten()).abs()
+        off = (outputs.bent_price[each] - bent_price[start : start + 256].flatten()).abs()
         ratios.append(off / outputs.spread[each])
         groups.append(model.group(inputs, outputs)[each])
-    model.interval[VIEWS.index("local")] = _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
+    return _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
 
 
 def _quantiles(ratio: Tensor, group: Tensor, coverage: float) -> Tensor:

@@ -46,9 +46,11 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     ## Observation Space
     A flat float32 `Box` with finite bounds, the same layout for every predictor. `describe_observation(agent)` names
-    each entry with its unit and range: time, battery, sun, demand, own costs, day-ahead prices ahead, the own nodal
-    price and acceptance in the last interval, and for three proposals (full import, the last one, full export) what
-    the DSO is predicted to accept and at which nodal price, each with an interval.
+    each entry with its unit and range: time, battery, sun, demand, own costs, day-ahead and expected prices and the
+    feeder's expected load ahead, the own nodal price, transactive signal and acceptance in the last interval; for four
+    proposals in this interval (full import, none, the last one, full export) what the DSO is predicted to accept and
+    at which nodal price; and for every interval ahead the nodal price that is predicted without an own trade, at full
+    import and at full export; each prediction with an interval.
 
     ## Rewards
     Utility of consumption less cost of generation, battery wear and the bill, in currency; blended with an equal
@@ -63,15 +65,17 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     and pays for the energy left in the batteries.
 
     ## Arguments
-    `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "none", "transformer", "oracle", an
-    object or "module:attribute".
+    `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "auto" (the transformer where one is shipped for the
+    operator, else none), "transformer", "oracle", "none", an object or "module:attribute". `predicted_intervals`: for
+    how many intervals it is asked, from the one that begins on; all if None.
     `mechanism`: "call_auction", "mid_market_rate", "bilateral", "direct" or your own; the scenario's if None. `dso`:
     who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a function from the
     scenario to one. `profiles`: where days come from; the scenario's own if None. `max_cycles`: intervals of an
     episode, the scenario's if None. `render_mode`: "ansi" or "rgb_array".
 
     ## Version History
-    * v0: initial release (0.1.0)
+    * v0: initial release (0.1.0). Before it was released, observations got what lies ahead: predicted nodal prices
+      and loads of later intervals, and the transactive signal.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -85,16 +89,23 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         self,
         scenario: str | Scenario = "ieee33",
         *,
-        predictor: str | Predictor = "none",
+        predictor: str | Predictor = "auto",
         mechanism: str | Mechanism | None = None,
         dso: str | Dso | None = None,
         profiles: str | ProfileSource | None = None,
         max_cycles: int | None = None,
+        predicted_intervals: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode)
         self.simulation = Simulation(
-            scenario, predictor=predictor, mechanism=mechanism, dso=dso, profiles=profiles, max_cycles=max_cycles
+            scenario,
+            predictor=predictor,
+            mechanism=mechanism,
+            dso=dso,
+            profiles=profiles,
+            max_cycles=max_cycles,
+            predicted_intervals=predicted_intervals,
         )
         self.max_cycles = self.simulation.params.intervals  # to read: the horizon itself is fixed in the simulation
         self.render_mode = render_mode

@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from peergrid.envs.entries import PRICE_UNIT_PER_KWH, Entry
-from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
+from peergrid.envs.p2p_trading.outlook import AHEAD_OPTIONS, Foretold, ask, expected, supposed
+from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
 
-OPTIONS = ("full import", "last proposal", "full export")
+OPTIONS = ("full import", "no trade", "last proposal", "full export")
 
 
 def layout(params: Params) -> tuple[Entry, ...]:
@@ -41,7 +42,12 @@ def layout(params: Params) -> tuple[Entry, ...]:
         priced("utility of the first kWh", 0.0),
         priced("LMP now", 0.0),
         *(priced(f"day-ahead LMP in {k} intervals", 0.0) for k in ahead),
+        share("load of the feeder now", "share of nominal", -1.0),
+        *(share(f"load of the feeder expected in {k} intervals", "share of nominal", -1.0) for k in ahead),
+        *(priced(f"LMP expected in {k} intervals", 0.0) for k in ahead),
         priced("own nodal price in the last interval"),
+        priced("LMP in the last interval", 0.0),
+        priced("transactive signal in the last interval"),
         share("own proposal in the last interval", rating, -1.0),
         share("share of it that was accepted"),
     ]
@@ -51,40 +57,32 @@ def layout(params: Params) -> tuple[Entry, ...]:
             *(share(f"{option}: predicted acceptance{what}", rating, -1.0) for what in ("", ", low", ", high")),
             *(priced(f"{option}: predicted nodal price{what}") for what in ("", ", low", ", high")),
         ]
+    entries += [
+        priced(f"{option} in {k} intervals: predicted nodal price{what}")
+        for what in ("", ", low", ", high")
+        for k in ahead
+        for option in AHEAD_OPTIONS
+    ]
     return tuple(entries)
 
 
 def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]:
-    """The three proposals whose response is predicted: full import, the last proposal, full export."""
+    """The proposals whose response in this interval is predicted, in the order of `OPTIONS`."""
     # Full import is at most a withdrawal, full export at least none.
     least_kw = np.minimum(now.idle_least_kw + now.battery_least_kw, 0.0)
     most_kw = np.maximum(now.idle_most_kw + now.battery_most_kw, 0.0)
-    proposed_kw = np.empty((*least_kw.shape, len(OPTIONS)))
-    for k, option_kw in enumerate((least_kw, state.last_proposed_kw.clip(least_kw, most_kw), most_kw)):
-        proposed_kw[..., k] = option_kw
-    return proposed_kw
+    last_kw = state.last_proposed_kw.clip(least_kw, most_kw)
+    return np.stack([least_kw, np.zeros_like(least_kw), last_kw, most_kw], axis=-1)
 
 
-def ask(
-    proposed_kw: Float[np.ndarray, "batch agent option"], now: Now, state: State, predictor: Predictor, params: Params
-) -> Prediction:
-    """What the predictor says to proposals in this interval, from what was published."""
-    question = Question(
-        load_kw=now.load_kw,
-        load_kvar=now.load_kvar,
-        lmp_per_kwh=now.lmp_per_kwh,
-        published_kw=state.last_accepted_kw,
-        published_price_per_kwh=state.last_price_per_kwh,
-        proposed_kw=proposed_kw,
-    )
-    return predictor(question, params)
-
-
-def observe(state: State, days: Days, predictor: Predictor, params: Params) -> Float[np.ndarray, "batch agent entry"]:
+def observe(
+    state: State, days: Days, foretold: Foretold, predictor: Predictor, params: Params
+) -> Float[np.ndarray, "batch agent entry"]:
     """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
-    now = current_interval(state, days, params)
+    now, coming = current_interval(state, days, params), expected(state, days, params, params.lookahead)
     asked_kw = proposals(now, state)
-    prediction = ask(asked_kw, now, state, predictor, params)
+    others_kw = state.last_accepted_kw[:, None]
+    prediction = ask(supposed(asked_kw[:, :, None], others_kw), coming, state, predictor, params)
     grids, last = params.microgrids, state.last_proposed_kw
     rating = grids.rating_kw
     usable = np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9)
@@ -93,8 +91,17 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
     def per_price(price: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return price / PRICE_UNIT_PER_KWH
 
+    def entries_ahead(values: Float[np.ndarray, "batch ahead"]) -> Float[np.ndarray, "ahead batch 1"]:
+        return values.T[..., None]
+
     hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
     ahead = intervals_from(state.step, 1, params.lookahead)
+    feeder_load = coming.load_kw.sum(axis=-1) / np.abs(params.feeder.load_kw).sum()
+    powers = [asked_kw, *(getattr(prediction, f"accepted{end}_kw")[:, :, 0] for end in ("", "_low", "_high"))]
+    prices = [getattr(prediction, f"price{end}_per_kwh")[:, :, 0] for end in ("", "_low", "_high")]
+    asked = np.concatenate([np.array(powers) / rating[:, None], per_price(np.array(prices))])
+    # In this order: option by option, what is asked and answered of each.
+    of_options = asked.transpose(3, 0, 1, 2).reshape(-1, *last.shape)
     columns = (
         np.sin(hours),
         np.cos(hours),
@@ -110,26 +117,41 @@ def observe(state: State, days: Days, predictor: Predictor, params: Params) -> F
         grids.diesel_max_kw / rating,
         per_price(grids.utility_w_per_kwh),
         per_price(now.lmp_per_kwh[:, None]),
-        per_price(days.lmp_day_ahead_per_kwh[ahead].T[..., None]),
+        entries_ahead(per_price(days.lmp_day_ahead_per_kwh[ahead])),
+        entries_ahead(feeder_load),
+        entries_ahead(per_price(coming.lmp_per_kwh[:, 1:])),
         per_price(state.last_price_per_kwh),
+        per_price(state.last_lmp_per_kwh[:, None]),
+        per_price(state.last_te_price_per_kwh),
         last / rating,
         np.divide(state.last_accepted_kw, last, out=np.ones_like(last), where=np.abs(last) > 1e-9),
+        of_options,
+        per_price(_prices_ahead(state, foretold, coming.lmp_per_kwh[:, 1:], params)),
     )
-    powers = [asked_kw, prediction.accepted_kw, prediction.accepted_low_kw, prediction.accepted_high_kw]
-    prices = [prediction.price_per_kwh, prediction.price_low_per_kwh, prediction.price_high_per_kwh]
-    of_options = (np.array(powers) / rating[:, None], per_price(np.array(prices)))
-
     # What is ahead comes with a first axis for its entries.
     widths = [len(column) if column.ndim == 3 else 1 for column in columns]
-    n_own, n_asked = sum(widths), len(OPTIONS) * (len(powers) + len(prices))
-    seen, end = np.empty((*last.shape, n_own + n_asked)), 0
+    seen, end = np.empty((*last.shape, sum(widths))), 0
     entries = seen.transpose(2, 0, 1)
     for column, width in zip(columns, widths, strict=True):
         start, end = end, end + width
         entries[start:end] = column
-    asked = seen[..., end:].reshape(*last.shape, len(OPTIONS), -1)
-    np.concatenate(of_options, out=asked.transpose(3, 0, 1, 2))
     return seen
+
+
+def _prices_ahead(
+    state: State, foretold: Foretold, lmp_per_kwh: Float[np.ndarray, "batch ahead"], params: Params
+) -> Float[np.ndarray, "entry batch agent"]:
+    """The nodal prices that are predicted of later intervals, in the order of `layout`.
+
+    What the day's first prediction has above the LMP, on top of the LMP that is expected now.
+    """
+    rows, ahead = intervals_from(state.step, 1, params.lookahead)
+    above = [foretold.above_lmp_per_kwh, foretold.above_lmp_low_per_kwh, foretold.above_lmp_high_per_kwh]
+    # [end batch ahead agent option]
+    by_time = np.array([values.swapaxes(1, 2)[rows, ahead] for values in above])
+    by_time[:, :, params.predicted_intervals - 1 :] = 0.0
+    prices = by_time + lmp_per_kwh[:, :, None, None]
+    return prices.transpose(0, 2, 4, 1, 3).reshape(-1, *state.stored_kwh.shape)
 
 
 def state_layout(params: Params) -> tuple[Entry, ...]:

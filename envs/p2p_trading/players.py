@@ -156,6 +156,7 @@ class RowByRow:
             mechanism=simulation.params.mechanism,
             dso=simulation.params.dso,
             profiles=simulation.profiles,
+            predicted_intervals=simulation.params.predicted_intervals,
         )
         market.agents = list(market.possible_agents)
         self.markets = [copy(market) for _ in self.policies]

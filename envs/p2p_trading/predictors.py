@@ -1,7 +1,8 @@
 """What will the DSO say? Predictions that each microgrid sees before it acts.
 
-A predictor sees what a microgrid may know: the public network, the published load of the interval, everybody's last
-accepted injection, its own proposal. Never the others' current ones.
+A predictor is handed what a microgrid may know: what is public of the market, the loads and prices that are expected
+now and in the intervals ahead, and whole sets of proposals, each supposed by one microgrid: its own, and what it takes
+the others' to be. It never sees what the others propose now, nor anybody's costs, devices or storage.
 """
 
 from __future__ import annotations
@@ -12,78 +13,113 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.p2p_trading.types import Params
+from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import Dso, DsoQuery
+
+SOLVED_AT_ONCE = 1024  # more no longer fit a core's cache
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Question:
-    """What each microgrid asks of its predictor: several proposals of its own, one at a time."""
+    """What each microgrid asks of its predictor, for the interval that begins (ahead 0) and for later ones.
 
-    load_kw: Float[np.ndarray, "batch bus"]
-    load_kvar: Float[np.ndarray, "batch bus"]
-    lmp_per_kwh: Float[np.ndarray, " batch"]
-    published_kw: Float[np.ndarray, "batch agent"]
-    published_price_per_kwh: Float[np.ndarray, "batch agent"]
-    proposed_kw: Float[np.ndarray, "batch agent option"]
+    `supposed_kw` holds, for each microgrid that asks, interval and option, what it supposes everybody to propose: its
+    own proposal in its own place. `published_per_kwh` and `published_lmp_per_kwh` are each own nodal price and the LMP
+    of the interval before.
+    """
+
+    load_kw: Float[np.ndarray, "batch ahead bus"]
+    load_kvar: Float[np.ndarray, "batch ahead bus"]
+    lmp_per_kwh: Float[np.ndarray, "batch ahead"]
+    published_per_kwh: Float[np.ndarray, "batch agent"]
+    published_lmp_per_kwh: Float[np.ndarray, " batch"]
+    supposed_kw: Float[np.ndarray, "batch agent ahead option trade"]
+
+    @property
+    def own_kw(self) -> Float[np.ndarray, "batch agent ahead option"]:
+        """The proposals of those who ask."""
+        return np.einsum("bakoa->bako", self.supposed_kw)
+
+    def between(self, start: int, stop: int | None) -> Question:
+        """The question for some of the intervals ahead."""
+        of_ahead = slice(start, stop)
+        return Question(
+            load_kw=self.load_kw[:, of_ahead],
+            load_kvar=self.load_kvar[:, of_ahead],
+            lmp_per_kwh=self.lmp_per_kwh[:, of_ahead],
+            published_per_kwh=self.published_per_kwh,
+            published_lmp_per_kwh=self.published_lmp_per_kwh,
+            supposed_kw=self.supposed_kw[:, :, of_ahead],
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prediction:
-    """For each proposal, what the DSO would accept and the nodal price then, each with an interval."""
+    """For each own proposal, what the DSO would accept and the own nodal price then, each with an interval."""
 
-    accepted_kw: Float[np.ndarray, "batch agent option"]
-    accepted_low_kw: Float[np.ndarray, "batch agent option"]
-    accepted_high_kw: Float[np.ndarray, "batch agent option"]
-    price_per_kwh: Float[np.ndarray, "batch agent option"]
-    price_low_per_kwh: Float[np.ndarray, "batch agent option"]
-    price_high_per_kwh: Float[np.ndarray, "batch agent option"]
+    accepted_kw: Float[np.ndarray, "batch agent ahead option"]
+    accepted_low_kw: Float[np.ndarray, "batch agent ahead option"]
+    accepted_high_kw: Float[np.ndarray, "batch agent ahead option"]
+    price_per_kwh: Float[np.ndarray, "batch agent ahead option"]
+    price_low_per_kwh: Float[np.ndarray, "batch agent ahead option"]
+    price_high_per_kwh: Float[np.ndarray, "batch agent ahead option"]
 
 
 @runtime_checkable
 class Predictor(Protocol):
     """Anything that predicts the DSO's response."""
 
-    def __call__(self, question: Question, params: Params) -> Prediction: ...
+    def __call__(self, question: Question, public: Public) -> Prediction: ...
 
 
-def no_prediction(question: Question, params: Params) -> Prediction:
-    """Everything is accepted, at the price published last; the interval is that point."""
-    price = np.full(question.proposed_kw.shape, question.published_price_per_kwh[..., None])
-    return _certain(question.proposed_kw, price)
+def no_prediction(question: Question, public: Public) -> Prediction:
+    """Everything is accepted, at the price published last; later, at the LMP expected then. Intervals are points.
+
+    What the last price was above the LMP is not carried on to later intervals: it says little of them.
+    """
+    own_kw = question.own_kw.copy()
+    price = np.repeat(question.lmp_per_kwh[:, None, :], own_kw.shape[1], axis=1)
+    price[:, :, 0] = question.published_per_kwh
+    return certain(own_kw, np.repeat(price[..., None], own_kw.shape[-1], axis=-1))
 
 
-def oracle(question: Question, params: Params, dso: Dso | None = None) -> Prediction:
-    """The DSO itself, asked with everybody else at the last accepted injection; the interval is that point.
+def oracle(question: Question, public: Public, dso: Dso | None = None) -> Prediction:
+    """The DSO itself, asked what each microgrid supposes; intervals are points.
 
     It measures what a perfect model of the DSO is worth to somebody who doesn't know the others' current proposals.
 
     Args:
         dso: Who is asked, if not the DSO of the environment.
     """
-    n_agent, n_option = question.proposed_kw.shape[1:]
-    others = np.broadcast_to(
-        question.published_kw[:, None, None, :], (len(question.lmp_per_kwh), n_agent, n_option, n_agent)
-    )
-    is_own = np.eye(n_agent, dtype=bool)[None, :, None, :]
-    proposed = np.where(is_own, question.proposed_kw[..., None], others)
-    batch = proposed.shape[:-1]
-    response = (dso or params.dso)(
-        DsoQuery(
-            load_kw=np.broadcast_to(question.load_kw[:, None, None], (*batch, question.load_kw.shape[-1])),
-            load_kvar=np.broadcast_to(question.load_kvar[:, None, None], (*batch, question.load_kvar.shape[-1])),
-            proposed_kw=proposed,
-            lmp_per_kwh=np.broadcast_to(question.lmp_per_kwh[:, None, None], batch).copy(),
+    supposed, operator = question.supposed_kw, dso or public.dso
+    n_row, n_agent, n_ahead, n_option, n_trade = supposed.shape
+    # One after another: the microgrid that asks, the interval, the option.
+    row, agent, ahead, _ = np.unravel_index(np.arange(supposed.size // n_trade), supposed.shape[:-1])
+    flat_kw = supposed.reshape(-1, n_trade)
+    accepted, price = np.empty(len(flat_kw)), np.empty(len(flat_kw))
+    for start in range(0, len(flat_kw), SOLVED_AT_ONCE):
+        part = slice(start, start + SOLVED_AT_ONCE)
+        at, who = (row[part], ahead[part]), agent[part]
+        response = operator(
+            DsoQuery(
+                load_kw=question.load_kw[at],
+                load_kvar=question.load_kvar[at],
+                proposed_kw=flat_kw[part],
+                lmp_per_kwh=question.lmp_per_kwh[at],
+            )
         )
-    )
-    accepted = np.take_along_axis(response.accepted_kw, np.arange(n_agent)[None, :, None, None], axis=-1)[..., 0]
-    at_own = params.trade_bus[None, :, None, None]
-    return _certain(accepted, np.take_along_axis(response.price_per_kwh, at_own, axis=-1)[..., 0])
+        each = np.arange(len(who))
+        accepted[part] = response.accepted_kw[each, who]
+        price[part] = response.price_per_kwh[each, public.trade_bus[who]]
+    shape = (n_row, n_agent, n_ahead, n_option)
+    return certain(accepted.reshape(shape), price.reshape(shape))
 
 
-def _certain(
-    accepted_kw: Float[np.ndarray, "batch agent option"], price_per_kwh: Float[np.ndarray, "batch agent option"]
+def certain(
+    accepted_kw: Float[np.ndarray, "batch agent ahead option"],
+    price_per_kwh: Float[np.ndarray, "batch agent ahead option"],
 ) -> Prediction:
+    """A prediction whose intervals are points."""
     return Prediction(
         accepted_kw=accepted_kw,
         accepted_low_kw=accepted_kw,

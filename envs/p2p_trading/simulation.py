@@ -14,9 +14,10 @@ from peergrid.envs.entries import Entry, bounds, clipped
 from peergrid.envs.episodes import Episodes
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
+from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import advance
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Outcome, Params, State
 from peergrid.envs.profiles import Day, DayShape, ProfileSource
 from peergrid.envs.registered import DSOS, MECHANISMS, PREDICTORS
 from peergrid.envs.rows import rows_of, unless_all, with_rows, written
@@ -34,28 +35,31 @@ class Simulation:
         scenario: str | Scenario = "ieee33",
         *,
         num_envs: int = 1,
-        predictor: str | Predictor = "none",
+        predictor: str | Predictor = "auto",
         mechanism: str | Mechanism | None = None,
         dso: str | Dso | None = None,
         profiles: str | ProfileSource | None = None,
         max_cycles: int | None = None,
+        predicted_intervals: int | None = None,
     ) -> None:
         """
         Args:
-            predictor: What agents see of the DSO's response: "none", "transformer", "oracle", an object, or
-                "module:attribute".
+            predictor: What agents see of the DSO's response: "transformer", "oracle", "none", "auto" (the transformer
+                where one is shipped, else none), an object, or "module:attribute".
             mechanism: Who trades with whom; the scenario's own if None.
             dso: Who answers proposals: "opf" (also if None), "unchecked", an object, or "module:attribute" of a
                 function from the scenario to one.
             profiles: Where days come from, an object or "module:attribute"; the scenario's own if None.
             max_cycles: Intervals of an episode; the scenario's own if None.
+            predicted_intervals: For how many intervals the predictor is asked, from the one that begins on; later ones
+                are seen as without one. All if None.
         """
         self.scenario = load_scenario(scenario, **({} if max_cycles is None else {"intervals": max_cycles}))
         check_scenario(self.scenario)
         self.num_envs = num_envs
         self.predictor: Predictor = resolve(predictor, "predictor", PREDICTORS)
         self.profiles: ProfileSource = resolve(profiles or build_profiles(self.scenario), "profile source", {})
-        self.params = build_params(self.scenario, mechanism, dso)
+        self.params = build_params(self.scenario, mechanism, dso, self.profiles, predicted_intervals)
         self.entries: tuple[Entry, ...] = layout(self.params)
         self.state_entries: tuple[Entry, ...] = state_layout(self.params)
         self._bounds, self._state_bounds = bounds(self.entries), bounds(self.state_entries)
@@ -69,6 +73,7 @@ class Simulation:
         self.episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season)
         self.state: State | None = None
         self.days: Days | None = None
+        self.foretold: Foretold | None = None
         self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
         self.outcome: Outcome | None = None  # of the rows that played in the last step, which are
         self.played = np.zeros(num_envs, dtype=bool)
@@ -118,12 +123,14 @@ class Simulation:
         state = State(
             step=np.zeros(n_row, dtype=int),
             stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
+            last_lmp_per_kwh=lmp[:, 0],
             last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
+            last_te_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
             last_proposed_kw=nothing,
             last_accepted_kw=nothing,
             last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
         )
-        self._put(state, days, rows)
+        self._put(state, days, foretell(state, days, self.predictor, self.params), rows)
         if rows is None:
             self.outcome = None
         return self.seen
@@ -140,32 +147,36 @@ class Simulation:
             InvalidAction: Wrong shape, or NaN.
             PeergridError: No episode has begun, or it is over.
         """
-        state, days = self.running()
+        (state, days), foretold = self.running(), self.foretold
+        assert foretold is not None
         check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS), "row, microgrid, number")
         actions, rows = np.asarray(actions, dtype=np.float64), unless_all(rows)
         if rows is not None:
-            state, days, actions = rows_of(state, rows), rows_of(days, rows), actions[rows]
+            state, days, foretold = rows_of(state, rows), rows_of(days, rows), rows_of(foretold, rows)
+            actions = actions[rows]
         if (state.step >= self.params.intervals).any():
             raise PeergridError("the episode is over: call reset() before step()")
         after, outcome = advance(state, actions, days, self.params)
-        self._put(after, days, rows)
+        self._put(after, days, foretold, rows)
         self.outcome = outcome
         self.played = np.ones(len(state.step), dtype=bool) if rows is None else rows
         return self.seen, outcome
 
-    def _put(self, state: State, days: Days, rows: Bool[np.ndarray, " batch"] | None) -> None:
+    def _put(self, state: State, days: Days, foretold: Foretold, rows: Bool[np.ndarray, " batch"] | None) -> None:
         """Let these be all rows, or the marked ones, and look at them."""
-        seen = clipped(observe(state, days, self.predictor, self.params), self._bounds)
+        seen = clipped(observe(state, days, foretold, self.predictor, self.params), self._bounds)
         if rows is not None:
-            old_state, old_days = self.running()
+            (old_state, old_days), old_foretold = self.running(), self.foretold
+            assert old_foretold is not None
             state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
-            seen = written(self.seen, rows, seen)
-        self.state, self.days, self.seen = state, days, seen
+            foretold, seen = with_rows(old_foretold, rows, foretold), written(self.seen, rows, seen)
+        self.state, self.days, self.foretold, self.seen = state, days, foretold, seen
 
     def observe(self) -> Float32[np.ndarray, "batch agent entry"]:
         """What the agents see now; after a reset or a step it is `seen`, and need not be computed again."""
-        state, days = self.running()
-        return clipped(observe(state, days, self.predictor, self.params), self._bounds)
+        (state, days), foretold = self.running(), self.foretold
+        assert foretold is not None
+        return clipped(observe(state, days, foretold, self.predictor, self.params), self._bounds)
 
     def global_state(
         self, observation: Float32[np.ndarray, "batch agent entry"]
@@ -190,6 +201,7 @@ class Simulation:
         this, alone = slice(i, i + 1), copy(self)
         alone.num_envs, alone.episodes = 1, self.episodes.row(i)
         alone.state, alone.days, alone.seen = rows_of(state, this), rows_of(days, this), self.seen[this]
+        alone.foretold = rows_of(self.foretold, this)
         alone.played = self.played[this] & (alone.state.step > 0)  # an outcome before the reset is another day's
         place = int(self.played[:i].sum())
         has_outcome = self.outcome is not None and bool(alone.played.all())
@@ -201,9 +213,15 @@ class Simulation:
         return self.episodes.spawn(np.flatnonzero(rows).tolist())
 
 
-def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, dso: str | Dso | None = None) -> Params:
-    """What stays fixed in the scenario's episodes."""
-    own = build_dso(scenario)
+def build_params(
+    scenario: Scenario,
+    mechanism: str | Mechanism | None = None,
+    dso: str | Dso | None = None,
+    profiles: ProfileSource | None = None,
+    predicted_intervals: int | None = None,
+) -> Params:
+    """What stays fixed in the scenario's episodes; where None is given, what the scenario itself names."""
+    own, source = build_dso(scenario), profiles or build_profiles(scenario)
     microgrids = build_microgrids(scenario)
     span_kwh = microgrids.energy_max_kwh - microgrids.energy_min_kwh
     return Params(
@@ -219,9 +237,19 @@ def build_params(scenario: Scenario, mechanism: str | Mechanism | None = None, d
         intervals=scenario.intervals,
         step_hours=scenario.step_hours,
         lookahead=scenario.lookahead,
+        predicted_intervals=scenario.intervals + scenario.lookahead
+        if predicted_intervals is None
+        else predicted_intervals,
         initial_kwh=microgrids.energy_min_kwh + scenario.initial_charge * span_kwh,
         cooperation=scenario.cooperation,
         terminates=scenario.horizon == "terminate",
+        daily_cycle=scenario.daily_cycle,
+        forecasting=Forecasting(
+            load_persistence=source.load_persistence**scenario.step_hours,
+            lmp_persistence=source.lmp_persistence**scenario.step_hours,
+            max_load_pu=source.max_load_pu,
+            max_lmp_per_kwh=source.max_lmp_per_kwh,
+        ),
     )
 
 
@@ -240,10 +268,13 @@ def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days
     with np.errstate(divide="ignore"):
         alpha = np.where(demand_kw > 0, fall / demand_kw, np.inf)
     pv_kw = each("pv_pu") * pv_peak
-    least_kwh, most_kwh = energy_window(scenario, params, pv_kw, w / alpha)
+    n = params.intervals
+    least_kwh, most_kwh = energy_window(params, pv_kw[:, :n], (w / alpha)[:, :n])
     return Days(
         load_kw=each("load_pu") * feeder.load_kw,
         load_kvar=each("load_pu") * feeder.load_kvar,
+        load_forecast_kw=each("load_forecast_pu") * feeder.load_kw,
+        load_forecast_kvar=each("load_forecast_pu") * feeder.load_kvar,
         pv_kw=pv_kw,
         pv_forecast_kw=each("pv_forecast_pu") * pv_peak,
         demand_kw=demand_kw,
@@ -256,27 +287,27 @@ def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days
 
 
 def energy_window(
-    scenario: Scenario,
     params: Params,
-    pv_kw: Float[np.ndarray, "batch time agent"],
-    most_load_kw: Float[np.ndarray, "batch time agent"],
+    pv_kw: Float[np.ndarray, "batch ahead agent"],
+    most_load_kw: Float[np.ndarray, "batch ahead agent"],
 ) -> tuple[Float[np.ndarray, "batch boundary agent"], Float[np.ndarray, "batch boundary agent"]]:
-    """The least and the most energy that a battery may hold at each boundary between intervals.
+    """The least and the most energy that a battery may hold at each boundary between the intervals left of the day.
 
     With a daily cycle the window narrows to the initial energy towards the end of the day, no faster than the battery
     can follow: charging from PV and diesel alone, discharging into its own load alone, as the dispatch demands. It is
     computed from the sun and the demand that will be, so that it can be kept: the limits that an agent sees tell it a
-    little of its own future where diesel alone could not charge the battery.
+    little of its own future where diesel alone could not charge the battery. Whoever plans ahead computes it from
+    what it expects.
     """
-    grids, n = params.microgrids, params.intervals
-    shape = (len(pv_kw), n + 1, params.initial_kwh.size)
+    grids = params.microgrids
+    shape = (len(pv_kw), pv_kw.shape[1] + 1, params.initial_kwh.size)
     least = np.broadcast_to(grids.energy_min_kwh, shape)
     most = np.broadcast_to(grids.energy_max_kwh, shape)
-    if not scenario.daily_cycle:
+    if not params.daily_cycle:
         return least.copy(), most.copy()
     rating = grids.battery_rating_kw
-    charge_kwh = np.minimum(rating, pv_kw[:, :n] + grids.diesel_max_kw) * grids.charge_efficiency * params.step_hours
-    drain_kwh = np.minimum(rating, most_load_kw[:, :n]) / grids.discharge_efficiency * params.step_hours
+    charge_kwh = np.minimum(rating, pv_kw + grids.diesel_max_kw) * grids.charge_efficiency * params.step_hours
+    drain_kwh = np.minimum(rating, most_load_kw) / grids.discharge_efficiency * params.step_hours
     none = np.zeros_like(charge_kwh[:, :1])
 
     def from_now_on(energy_kwh: np.ndarray) -> np.ndarray:

@@ -95,7 +95,9 @@ def advance(
     after = State(
         step=state.step + 1,
         stored_kwh=stored,
+        last_lmp_per_kwh=now.lmp_per_kwh,
         last_price_per_kwh=price,
+        last_te_price_per_kwh=outcome.te_price_per_kwh,
         last_proposed_kw=agreed.proposed_kw,
         last_accepted_kw=accepted,
         last_voltage_pu=response.voltage_pu,

@@ -18,6 +18,34 @@ N_ACTIONS = 4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Public:
+    """What everybody may know of a market: the network, its operator with its rules, who is connected where, how large.
+
+    This is all of the market's parameters that a predictor is handed: nobody's costs, devices or storage.
+    """
+
+    feeder: Feeder
+    dso: Dso
+    trade_bus: Int[np.ndarray, " agent"]
+    rating_kw: Float[np.ndarray, " agent"]
+    step_hours: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Forecasting:
+    """How to reckon with deviations from the published forecasts.
+
+    The persistences are the shares of a deviation that are expected to be left an interval later; no load is above
+    `max_load_pu` of nominal, no price above `max_lmp_per_kwh`.
+    """
+
+    load_persistence: float
+    lmp_persistence: float
+    max_load_pu: float
+    max_lmp_per_kwh: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Params:
     """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals."""
 
@@ -33,9 +61,23 @@ class Params:
     intervals: int
     step_hours: float
     lookahead: int
+    predicted_intervals: int
     initial_kwh: Float[np.ndarray, " agent"]
     cooperation: float
     terminates: bool
+    daily_cycle: bool
+    forecasting: Forecasting
+
+    @property
+    def public(self) -> Public:
+        """The part of it that everybody may know."""
+        return Public(
+            feeder=self.feeder,
+            dso=self.dso,
+            trade_bus=self.trade_bus,
+            rating_kw=self.microgrids.rating_kw,
+            step_hours=self.step_hours,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +89,8 @@ class Days:
 
     load_kw: Float[np.ndarray, "batch time bus"]
     load_kvar: Float[np.ndarray, "batch time bus"]
+    load_forecast_kw: Float[np.ndarray, "batch time bus"]
+    load_forecast_kvar: Float[np.ndarray, "batch time bus"]
     pv_kw: Float[np.ndarray, "batch time agent"]
     pv_forecast_kw: Float[np.ndarray, "batch time agent"]
     demand_kw: Float[np.ndarray, "batch time agent"]
@@ -67,7 +111,9 @@ class State:
 
     step: Int[np.ndarray, " batch"]
     stored_kwh: Float[np.ndarray, "batch agent"]
+    last_lmp_per_kwh: Float[np.ndarray, " batch"]
     last_price_per_kwh: Float[np.ndarray, "batch agent"]
+    last_te_price_per_kwh: Float[np.ndarray, "batch agent"]
     last_proposed_kw: Float[np.ndarray, "batch agent"]
     last_accepted_kw: Float[np.ndarray, "batch agent"]
     last_voltage_pu: Float[np.ndarray, "batch bus"]

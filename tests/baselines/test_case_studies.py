@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -19,16 +20,22 @@ from peergrid.baselines.case_studies import (
     table,
 )
 from peergrid.baselines.entry import console_for_tables
+from peergrid.envs.scenario import load_scenario
+
+SCENARIO = load_scenario("ieee33_communities", market=replace(load_scenario("ieee33").market, mechanism="direct"))
 
 
 @pytest.fixture(scope="module")
 def found():
-    return run(CaseStudySettings(scenarios=["ieee33_communities"], days=1, rounds=3, workers=1))["ieee33_communities"]
+    settings = CaseStudySettings(
+        scenarios=["ieee33_communities"], scenario={"market": {"mechanism": "direct"}}, days=1, rounds=3, workers=1
+    )
+    return run(settings)[SCENARIO]
 
 
 @pytest.fixture(scope="module")
 def summaries(found):
-    return {c: summarise("ieee33_communities", c, records, found[NO_TRADE]) for c, records in found.items()}
+    return {c: summarise(SCENARIO, c, records, found[NO_TRADE]) for c, records in found.items()}
 
 
 def test_unchecked_trades_leave_the_limits_and_checked_ones_do_not(summaries):
@@ -39,8 +46,11 @@ def test_unchecked_trades_leave_the_limits_and_checked_ones_do_not(summaries):
         assert summaries[case].hours_overloaded == 0
 
 
-def test_prediction_raises_first_acceptance_with_fewer_answers_of_the_dso(summaries):
-    assert summaries["3"].acceptance_first > summaries["2"].acceptance_first
+def test_refined_proposals_are_accepted_and_pay_with_fewer_answers_of_the_dso(summaries):
+    for case in ("3", "3o", "3h", "3ho"):
+        assert summaries[case].acceptance_first > 0.98 > summaries["3c"].acceptance_first
+        assert summaries["3c"].acceptance_first > summaries["2"].acceptance_first
+        assert summaries[case].welfare > 0 and summaries[case].gain > 0
     assert summaries["3"].dso_solves == 24 < summaries["2"].dso_solves <= 3 * 24
     assert summaries["3"].messages == 2 * 4 * 24
 

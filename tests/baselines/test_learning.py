@@ -57,6 +57,7 @@ def train(folder, known, algo=PPO, steps=128, seed=3, player="shared"):
         references=known,
         algo=algo,
         predictor="none",
+        predicted_intervals=None,
         player=player,
         steps=steps,
         check_every=64,
@@ -96,7 +97,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path, known, algo):
 def test_a_central_policy_sees_and_acts_for_all(tmp_path, known):
     train(tmp_path, known, player="central", steps=64)
     policy = load_policy(tmp_path / "policy.safetensors")
-    assert policy.actor.n_seen == 4 * 51 and len(policy.actor.biases[-1]) == 16
+    assert policy.actor.n_seen == 4 * 138 and len(policy.actor.biases[-1]) == 16
     simulation = Simulation(SCENARIO, num_envs=2)
     assert np.isfinite(play_all(simulation, policy)).all()
 
@@ -116,8 +117,9 @@ def test_a_solo_policy_acts_for_the_first_while_others_are_truthful(tmp_path, kn
 def test_a_learned_policy_plays_the_same_alone_and_in_a_batch(tmp_path, known):
     curve = train(tmp_path, known, steps=64)
     policy = load_policy(tmp_path / "policy.safetensors")
-    alone = [play_day(P2PTrading(SCENARIO), policy, day).welfare for day in range(2)]
-    np.testing.assert_allclose(play_all(Simulation(SCENARIO, num_envs=2), policy), alone, rtol=1e-5)
+    alone = [play_day(P2PTrading(SCENARIO, predictor="none"), policy, day).welfare for day in range(2)]
+    together = Simulation(SCENARIO, num_envs=2, predictor="none")
+    np.testing.assert_allclose(play_all(together, policy), alone, rtol=1e-5)
     assert curve[-1].welfare == pytest.approx(np.mean(alone), rel=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_a_policy_of_another_size_of_market_is_refused(tmp_path, known):
     train(tmp_path, known, steps=64)
     other = Simulation(load_scenario("ieee33", lookahead=4))
     other.reset(seed=0)
-    with pytest.raises(InvalidCheckpoint, match="sees 51 numbers, and this scenario shows 43"):
+    with pytest.raises(InvalidCheckpoint, match="sees 138 numbers, and this scenario shows 86"):
         load_policy(tmp_path / "policy.safetensors").begin_rows(other, np.ones(1, dtype=bool))
 
 

@@ -159,7 +159,7 @@ def test_the_command_writes_page_tables_and_a_film_of_every_interval(tmp_path, c
     (folder,) = tmp_path.iterdir()
     assert str(folder / "report.html") in capsys.readouterr().out.replace("\n", "")
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert len(data_of(text)["hours"]) == 2 and "policy truthful, predictor none, held-out day 3" in text
+    assert len(data_of(text)["hours"]) == 2 and "policy truthful, predictor auto, held-out day 3" in text
     assert len(pd.read_csv(folder / "tables" / "microgrids.csv")) == 2 * 4
     with Image.open(folder / "day.gif") as film:
         assert film.n_frames == 2 and film.size == (1200, 800)

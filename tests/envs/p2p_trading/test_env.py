@@ -165,7 +165,7 @@ def test_a_dso_that_has_no_answer_is_a_status_in_the_infos():
 
 def test_an_operator_that_does_not_look_lets_voltages_leave_their_limits():
     base = load_scenario("ieee33_communities")
-    env = P2PTrading(base, dso=UncheckedDso(build_dso(base)), max_cycles=1)
+    env = P2PTrading(base, dso=UncheckedDso(build_dso(base)))
     env.reset(seed=0)
     *_, infos = env.step({a: np.array([-1.0, -1.0, 1.0, -1.0]) for a in env.agents})
     info = infos["microgrid_0"]

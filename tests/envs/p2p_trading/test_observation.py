@@ -75,7 +75,14 @@ def test_the_layout_is_the_same_for_every_predictor_and_agent():
 def test_a_longer_lookahead_adds_forecasts_and_prices_and_nothing_else():
     short, long = (Simulation(load_scenario("ieee33", lookahead=n)).entries for n in (1, 3))
     added = {e.name for e in long} - {e.name for e in short}
-    assert added == {f"{what} in {k} intervals" for what in ("PV forecast", "day-ahead LMP") for k in (1, 2)}
+    forecasts = ("PV forecast", "day-ahead LMP", "LMP expected", "load of the feeder expected")
+    prices = [
+        f"{option} in {{}} intervals: predicted nodal price{end}"
+        for option in ("no trade", "full import", "full export")
+        for end in ("", ", low", ", high")
+    ]
+    names = [*(f"{what} in {{}} intervals" for what in forecasts), *prices]
+    assert added == {name.format(k) for name in names for k in (1, 2)}
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -158,9 +165,10 @@ def test_before_the_first_interval_nothing_was_proposed_and_the_price_is_the_lmp
     np.testing.assert_allclose(entry(sim, seen, "state of charge"), np.full((1, 4), 0.5))
 
 
-def test_the_envelope_asked_about_is_full_import_the_last_proposal_and_full_export():
+def test_the_envelope_asked_about_is_full_import_no_trade_the_last_proposal_and_full_export():
     sim, seen, outcome = simulation(steps=14)
-    importing, last, exporting = (entry(sim, seen, f"{option}: proposal") for option in OPTIONS)
+    importing, nothing, last, exporting = (entry(sim, seen, f"{option}: proposal") for option in OPTIONS)
+    assert not nothing.any()
     assert np.all(importing <= last) and np.all(last <= exporting)
     assert np.all(importing <= 0) and np.all(exporting >= 0)
     rating = sim.params.microgrids.rating_kw
@@ -214,8 +222,8 @@ def test_nobody_sees_what_the_others_have_and_want_in_this_interval(predictor):
         proposed = sim.state.last_proposed_kw.copy()
         proposed[:, others] *= 1.5
         state = replace(sim.state, stored_kwh=stored, last_proposed_kw=proposed)
-        changed = observe(state, replace(sim.days, **private), sim.predictor, sim.params)
-        kept = observe(sim.state, sim.days, sim.predictor, sim.params)
+        changed = observe(state, replace(sim.days, **private), sim.foretold, sim.predictor, sim.params)
+        kept = observe(sim.state, sim.days, sim.foretold, sim.predictor, sim.params)
         np.testing.assert_array_equal(changed[:, me], kept[:, me])
         assert not np.array_equal(changed[:, others], kept[:, others])
 
@@ -227,5 +235,5 @@ def test_nobody_sees_what_the_future_will_bring():
     for name in ("pv_kw", "demand_kw", "alpha_per_kw2h", "lmp_per_kwh", "load_kw", "load_kvar"):
         future[name] = getattr(sim.days, name).copy()
         future[name][:, t + 1 :] *= 0.5
-    changed = observe(sim.state, replace(sim.days, **future), no_prediction, sim.params)
-    np.testing.assert_array_equal(changed, observe(sim.state, sim.days, no_prediction, sim.params))
+    changed = observe(sim.state, replace(sim.days, **future), sim.foretold, no_prediction, sim.params)
+    np.testing.assert_array_equal(changed, observe(sim.state, sim.days, sim.foretold, no_prediction, sim.params))

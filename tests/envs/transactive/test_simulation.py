@@ -248,6 +248,7 @@ def test_training_days_are_never_evaluation_days():
 
     class Watched:
         n_days, max_load_pu, max_lmp_per_kwh = source.n_days, source.max_load_pu, source.max_lmp_per_kwh
+        load_persistence, lmp_persistence = source.load_persistence, source.lmp_persistence
 
         def draw(self, shape, day, rng):
             drawn.append(day)

@@ -1,0 +1,169 @@
+"""What lies ahead: loads and prices as they are expected, and what microgrids ask their predictor about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from peergrid.envs.microgrid import Interval, battery_reach, export_range
+from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction
+from peergrid.envs.p2p_trading.transition import intervals_from
+from peergrid.envs.p2p_trading.types import Days, Params, State
+
+AHEAD_OPTIONS = ("no trade", "full import", "full export")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Expected:
+    """Loads and LMP of the interval that begins, as they are, and of later ones, as everybody may expect them."""
+
+    load_kw: Float[np.ndarray, "batch ahead bus"]
+    load_kvar: Float[np.ndarray, "batch ahead bus"]
+    lmp_per_kwh: Float[np.ndarray, "batch ahead"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Foretold:
+    """What was predicted, when the day began, of each own nodal price above the LMP, with intervals.
+
+    For each interval of the day and of the lookahead beyond, without a trade of one's own, at full import and at full
+    export, nobody else trading.
+    """
+
+    above_lmp_per_kwh: Float[np.ndarray, "batch agent time option"]
+    above_lmp_low_per_kwh: Float[np.ndarray, "batch agent time option"]
+    above_lmp_high_per_kwh: Float[np.ndarray, "batch agent time option"]
+
+
+def expected(state: State, days: Days, params: Params, intervals: int) -> Expected:
+    """What is expected of so many intervals, from the one that begins on.
+
+    That one is known. Later ones are as published the day before, and what it is off by persists:
+
+        load(k) = forecast(k) (1 + rho^k (load(0) / forecast(0) - 1))
+
+    for every bus, likewise the LMP around the day-ahead price; neither exceeds what its source can draw.
+    """
+    known, ahead = params.forecasting, intervals_from(state.step, 0, intervals)
+    now, k = intervals_from(state.step), np.arange(intervals)
+
+    def persisting(actual: np.ndarray, forecast: np.ndarray, persistence: float) -> np.ndarray:
+        """How far, as a share, each interval is expected to be off its forecast: `[batch ahead ...]`."""
+        off = np.divide(actual[now], forecast[now], out=np.ones_like(forecast[now]), where=forecast[now] != 0) - 1.0
+        left: np.ndarray = np.multiply.outer(persistence**k, off).swapaxes(0, 1)
+        return left
+
+    def of_loads(actual: np.ndarray, forecast: np.ndarray, nominal: np.ndarray) -> np.ndarray:
+        most = known.max_load_pu * np.abs(nominal)
+        loads = forecast[ahead] * (1.0 + persisting(actual, forecast, known.load_persistence))
+        loads = loads.clip(-most, most)
+        loads[:, 0] = actual[now]
+        return loads
+
+    actual, forecast = days.lmp_per_kwh, days.lmp_day_ahead_per_kwh
+    lmp = forecast[ahead] * (1.0 + persisting(actual, forecast, known.lmp_persistence))
+    lmp = np.minimum(lmp, known.max_lmp_per_kwh)
+    lmp[:, 0] = actual[now]
+    return Expected(
+        load_kw=of_loads(days.load_kw, days.load_forecast_kw, params.feeder.load_kw),
+        load_kvar=of_loads(days.load_kvar, days.load_forecast_kvar, params.feeder.load_kvar),
+        lmp_per_kwh=lmp,
+    )
+
+
+def supposed(
+    own_kw: Float[np.ndarray, "batch agent ahead option"],
+    others_kw: Float[np.ndarray, "batch #ahead trade"],
+) -> Float[np.ndarray, "batch agent ahead option trade"]:
+    """What each microgrid supposes everybody to propose: its own proposals, and the others' as given."""
+    everybody = np.broadcast_to(others_kw[:, None, :, None, :], (*own_kw.shape, own_kw.shape[1])).copy()
+    np.einsum("bakoa->bako", everybody)[...] = own_kw
+    return everybody
+
+
+def moving_along(
+    own_kw: Float[np.ndarray, "batch agent ahead option"], state: State, params: Params, share: float
+) -> Float[np.ndarray, "batch agent ahead option trade"]:
+    """What each microgrid supposes everybody to propose: the others what was accepted of them last, moved by a share of
+    its own change since then, in proportion to their ratings.
+
+    What makes one microgrid change its mind, a dear hour or a strong sun, moves the others too.
+    """
+    rating, last = params.microgrids.rating_kw, state.last_accepted_kw
+    changed = (own_kw - last[:, :, None, None]) / rating[:, None, None]
+    everybody = last[:, None, None, None, :] + share * changed[..., None] * rating
+    everybody = everybody.clip(-rating, rating)
+    np.einsum("bakoa->bako", everybody)[...] = own_kw
+    return everybody
+
+
+def ask(
+    supposed_kw: Float[np.ndarray, "batch agent ahead option trade"],
+    coming: Expected,
+    state: State,
+    predictor: Predictor,
+    params: Params,
+    predicted_intervals: int | None = None,
+) -> Prediction:
+    """What the predictor says to proposals in the intervals from the one that begins on, from what was published.
+
+    Args:
+        predicted_intervals: Later ones are answered as without a predictor; the market's own number if None.
+    """
+    intervals = supposed_kw.shape[2]
+    predicted = min(params.predicted_intervals if predicted_intervals is None else predicted_intervals, intervals)
+    question = Question(
+        load_kw=coming.load_kw[:, :intervals],
+        load_kvar=coming.load_kvar[:, :intervals],
+        lmp_per_kwh=coming.lmp_per_kwh[:, :intervals],
+        published_per_kwh=state.last_price_per_kwh,
+        published_lmp_per_kwh=state.last_lmp_per_kwh,
+        supposed_kw=supposed_kw,
+    )
+    if predicted == intervals:
+        return predictor(question, params.public)
+    blind = no_prediction(question, params.public)
+    if predicted == 0:
+        return blind
+    seen = predictor(question.between(0, predicted), params.public)
+    names = Prediction.__dataclass_fields__
+    ends = {name: getattr(blind, name)[:, :, predicted:] for name in names}
+    return Prediction(**{name: np.concatenate([getattr(seen, name), ends[name]], axis=2) for name in names})
+
+
+def foretell(state: State, days: Days, predictor: Predictor, params: Params) -> Foretold:
+    """What is predicted of the whole day and its lookahead when it begins, from what was published the day before."""
+    n = days.lmp_per_kwh.shape[1]
+    coming = Expected(
+        load_kw=days.load_forecast_kw,
+        load_kvar=days.load_forecast_kvar,
+        lmp_per_kwh=days.lmp_day_ahead_per_kwh,
+    )
+    own_kw = np.zeros((*state.stored_kwh.shape, n, len(AHEAD_OPTIONS)))
+    own_kw[..., 1:] = np.stack(reach(days, params), axis=-1).swapaxes(1, 2)
+    nobody = np.zeros((len(own_kw), 1, own_kw.shape[1]))
+    is_wanted = params.predicted_intervals > 1
+    found = ask(supposed(own_kw, nobody), coming, state, predictor, params, n if is_wanted else 0)
+    lmp = days.lmp_day_ahead_per_kwh[:, None, :, None]
+    return Foretold(
+        above_lmp_per_kwh=found.price_per_kwh - lmp,
+        above_lmp_low_per_kwh=found.price_low_per_kwh - lmp,
+        above_lmp_high_per_kwh=found.price_high_per_kwh - lmp,
+    )
+
+
+def reach(
+    days: Days, params: Params
+) -> tuple[Float[np.ndarray, "batch time agent"], Float[np.ndarray, "batch time agent"]]:
+    """Full import and full export of each microgrid in every interval, by the forecast sun, with a free battery."""
+    interval = Interval(
+        pv_kw=days.pv_forecast_kw,
+        demand_kw=days.demand_kw,
+        alpha_per_kw2h=days.alpha_per_kw2h,
+        battery_kw=np.zeros_like(days.pv_kw),
+    )
+    least_kw, most_kw = export_range(params.microgrids, interval)
+    charging_kw, discharging_kw = battery_reach(params.microgrids, interval)
+    return least_kw + charging_kw, most_kw + discharging_kw
