@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
 from peergrid.envs.transactive.signal import Standing
 from peergrid.envs.transactive.types import Closing, Days, Limits, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
-from peergrid.grid.prices import te_price_per_kwh
 
 
 def advance(
@@ -40,11 +40,12 @@ def advance(
             load_kvar=now.load_kvar,
             proposed_kw=asked.total_kw + now.pv_kw,
             lmp_per_kwh=now.lmp_per_kwh,
+            root_price_per_kwh=state.root_per_kwh,
         )
     )
     done, pv_kw = carried(asked, now.pv_kw, response.accepted_kw)
     gap_kw = response.substation_kw - now.scheduled_kw
-    signal = te_price_per_kwh(params.feeder, response.flow_kw, response.voltage_pu, state.root_per_kwh)
+    signal = te_signal_per_kwh(params.feeder, response, state.root_per_kwh)
 
     root, step_share = _moved(state, now, gap_kw, params)
     if next_root_per_kwh is not None:
