@@ -51,7 +51,7 @@ def agree(
     return DayAhead(
         import_kw=response.substation_kw,
         signal_per_kwh=signal,
-        exchange_kw=response.accepted_kw - forecast.load_kw[:, agents],
+        exchange_kw=response.accepted_kw - params.own_of(forecast.load_kw),
         set_points=done,
         cost=np.asarray(params.step_hours * (upstream + operating_cost(params.resources, done).sum())),
     )
