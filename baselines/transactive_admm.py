@@ -43,21 +43,25 @@ class AdmmDay:
 
 def solve_hours(scenario: TransactiveScenario, day: TransactiveDay) -> AdmmDay:
     """Solve the hours of a day as they were closed, each from nothing; psi starts from the root signal."""
-    dso, root = build_dso(scenario), day.root_per_kwh
+    dso = build_dso(scenario)
     query = DsoQuery(
-        load_kw=day.bus_load_kw, load_kvar=day.bus_load_kvar, proposed_kw=day.asked_kw, lmp_per_kwh=day.lmp_per_kwh
+        load_kw=day.bus_load_kw,
+        load_kvar=day.bus_load_kvar,
+        proposed_kw=day.asked_kw,
+        lmp_per_kwh=day.lmp_per_kwh,
+        root_price_per_kwh=day.root_per_kwh,
     )
     problem = dso.problem(query)
     bus = problem.injections.bus
     shape = (dso.feeder, bus, np.arange(len(bus)) == 0, dso.upper_voltage)
     admm, central = AdmmOpf(*shape), InteriorPointOpf(*shape)
-    admm.solve(problem, root_price_per_kwh=root, record=1), central(problem)  # compiled, or read from disk
+    admm.solve(problem, record=1), central(problem)  # compiled, or read from disk
     start = time.perf_counter()
     right = central(problem)
     between = time.perf_counter()
-    admm.solve(problem, root_price_per_kwh=root)
+    admm.solve(problem)
     end = time.perf_counter()
-    result = admm.solve(problem, root_price_per_kwh=root, record=MOST_RECORDED)
+    result = admm.solve(problem, record=MOST_RECORDED)
     assert result.iterates is not None
     exchange, cost = right.p_kw[:, 0], right.cost_per_hour
     return AdmmDay(

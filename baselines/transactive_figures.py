@@ -71,14 +71,14 @@ def _iterations(day: TransactiveDay, hours: Sequence[int], threshold: float) -> 
     """Exchange and root signal over the TE iterations of single hours."""
     figure, axes = _figure(2, len(hours), (4.0 * len(hours), 5.6), sharex="col")
     for column, t in enumerate(hours):
-        trace, scheduled, lmp = day.traces[t], day.scheduled_kw[t], day.lmp_per_kwh[t]
+        trace, scheduled, base = day.traces[t], day.scheduled_kw[t], day.base_per_kwh[t]
         count = 1 + np.arange(len(trace.import_kw))
         power, price = axes[:, column]
         low, high = (1 - threshold) * scheduled, (1 + threshold) * scheduled
         power.axhspan(low, high, color=GREY, alpha=0.15, lw=0, label=f"± {100 * threshold:g} %")
         power.axhline(scheduled, color=GREY, ls="--", label="scheduled")
         power.plot(count, trace.import_kw, "o-", color=BLUE, ms=4, label="real time")
-        price.axhline(lmp, color=GREY, ls="--", label="LMP")
+        price.axhline(base, color=GREY, ls="--", label="where it starts")
         price.plot(count, trace.root_per_kwh, "o-", color=ORANGE, ms=4, label="signal")
         power.set_title(f"{t}:00")
         price.set_xlabel("TE iteration")
@@ -98,9 +98,9 @@ def _day(day: TransactiveDay, without: TransactiveDay, bound: float) -> Figure:
     power.step(hours, day.scheduled_kw, where="mid", color=GREY, ls="--", label="scheduled")
     power.step(hours, without.import_kw, where="mid", color=ORANGE, label="without the loop")
     power.step(hours, day.import_kw, where="mid", color=BLUE, label="with it")
-    low, high, shade = (1 - bound) * day.lmp_per_kwh, (1 + bound) * day.lmp_per_kwh, f"± {100 * bound:g} %"
+    low, high, shade = (1 - bound) * day.base_per_kwh, (1 + bound) * day.base_per_kwh, f"± {100 * bound:g} %"
     price.fill_between(hours, low, high, step="mid", color=GREY, alpha=0.15, lw=0, label=shade)
-    price.step(hours, day.lmp_per_kwh, where="mid", color=GREY, ls="--", label="LMP")
+    price.step(hours, day.base_per_kwh, where="mid", color=GREY, ls="--", label="where it starts")
     price.step(hours, day.root_per_kwh, where="mid", color=BLUE, label="signal as closed")
     power.set_ylabel("import [kW]")
     price.set_ylabel("signal at the substation\n[currency/kWh]")

@@ -27,6 +27,7 @@ class TransactiveDay:
     """A day as it was closed, hour by hour; money is per hour, and that of agents a sum over them."""
 
     lmp_per_kwh: Float[np.ndarray, " hour"]
+    base_per_kwh: Float[np.ndarray, " hour"]
     root_per_kwh: Float[np.ndarray, " hour"]
     scheduled_kw: Float[np.ndarray, " hour"]
     import_kw: Float[np.ndarray, " hour"]
@@ -88,6 +89,7 @@ def _record(closed: list[Outcome], traces: list[HourTrace], seconds: float, simu
     day_ahead = days.forecast.lmp_per_kwh[0, :n] * scheduled * params.step_hours
     return TransactiveDay(
         lmp_per_kwh=each(lambda o: o.lmp_per_kwh),
+        base_per_kwh=each(lambda o: o.base_per_kwh),
         root_per_kwh=each(lambda o: o.root_per_kwh),
         scheduled_kw=scheduled,
         import_kw=each(lambda o: o.import_kw),

@@ -31,7 +31,7 @@ class TransactivePolicy:
         self.market = market
 
     def act(self, observations: Observations) -> dict[str, np.ndarray]:
-        """One action for every agent; the DSO, where it is one, leaves the signal at the LMP."""
+        """One action for every agent; the DSO, where it is one, leaves the signal where it starts."""
         simulation = self.market.simulation
         actions = dict(zip(simulation.agents, self.act_rows(simulation, simulation.seen)[0], strict=True))
         return actions | ({DSO: np.zeros(1)} if DSO in observations else {})

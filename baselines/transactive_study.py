@@ -3,7 +3,7 @@
 Every case plays the same held-out days of `transactive_v0`:
 
     scheduled      agents do what was planned, whatever the signal says
-    no loop        agents plan anew at the real-time LMP, which the DSO passes on as it is
+    no loop        agents plan anew at the price from which the signal starts, which the DSO leaves as it is
     halving        the loop, its step halved whenever the gap changes its sign: the default
     fixed          the loop with the paper's fixed steps
     proportional   the loop with steps in proportion to the gap
@@ -32,7 +32,7 @@ from peergrid.baselines.transactive_figures import draw_figures
 from peergrid.baselines.transactive_play import TransactiveDay, play_day
 from peergrid.baselines.transactive_policies import Myopic, Optimising, Scheduled, TransactivePolicy
 from peergrid.command import command
-from peergrid.envs.transactive.scenario import TransactiveScenario, load_scenario, scenario_from_dict
+from peergrid.envs.transactive.scenario import TransactiveScenario, agent_names, load_scenario, scenario_from_dict
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.transactive.types import Closing
 from peergrid.grid.errors import PeergridError
@@ -265,7 +265,8 @@ def main(cfg: DictConfig) -> None:
     """Run the study, print its tables, write figures and results."""
     settings = settings_from(cfg, TransactiveStudySettings)
     scenario = scenario_from_dict(settings.transactive)
-    agents, outside = [a.bus for a in scenario.agents], [t for t in settings.hours if not 0 <= t < scenario.intervals]
+    agents = agent_names([a.bus for a in scenario.agents])
+    outside = [t for t in settings.hours if not 0 <= t < scenario.intervals]
     if settings.agent not in agents:
         raise PeergridError(f"no agent is at bus {settings.agent!r}; agents are at {', '.join(agents)}")
     if outside:

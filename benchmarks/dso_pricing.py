@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +23,7 @@ from tqdm import trange
 
 from peergrid.envs.transactive.gymnasium import DsoPricing
 from peergrid.envs.transactive.scenario import load_scenario
+from peergrid.envs.transactive.signal import SignalBase
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -61,15 +63,18 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=36)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--agents", default="optimising", help="how agents answer")
+    parser.add_argument("--signal-base", choices=list(SignalBase), default="day_ahead", help="where signals start")
     args = parser.parse_args()
-    env = DsoPricing(args.agents, scenario=load_scenario("ieee37"))
+    shipped = load_scenario("ieee37")
+    scenario = replace(shipped, loop=replace(shipped.loop, signal_base=args.signal_base))
+    env = DsoPricing(args.agents, scenario=scenario)
     start = time.perf_counter()
     # An hour is nearly a task of its own: what comes after it counts little.
     model = PPO("MlpPolicy", env, seed=args.seed, n_steps=1024, batch_size=128, gamma=0.8, learning_rate=1e-3)
     model.learn(args.steps, progress_bar=sys.stderr.isatty())
     seconds = time.perf_counter() - start
 
-    held_out = DsoPricing(args.agents, scenario=load_scenario("ieee37"))
+    held_out = DsoPricing(args.agents, scenario=scenario)
     players: dict[str, Act] = {
         "never moves the signal": lambda seen: np.zeros(1, dtype=np.float32),
         f"PPO, {args.steps:,} steps": lambda seen: model.predict(seen, deterministic=True)[0],

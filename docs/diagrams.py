@@ -69,7 +69,7 @@ P2P = Timing(
 TRANSACTIVE = Timing(
     lanes=("agents", "network", "DSO"),
     events=(
-        Event(time=0, lane=2, what="the hour opens:\nroot signal\n= LMP"),
+        Event(time=0, lane=2, what="the hour opens:\nroot signal =\nday-ahead LMP"),
         Event(time=1, lane=0, what="observe signal\nat the own bus,\nsun, storage"),
         Event(time=2, lane=0, what="act: shift load,\ngenerate,\nstore"),
         Event(time=3, lane=1, what="OPF: flows,\nlosses, import;\nsignals follow"),

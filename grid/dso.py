@@ -91,7 +91,8 @@ class DsoQuery:
 
     Limits are the feeder's own unless they are given here; the penalty is the DSO's own. Where a proposal was corrected
     and is made again, `first_proposed_kw` is what was wanted at first: curtailment is counted from there, so that what
-    was accepted once is accepted again.
+    was accepted once is accepted again. `root_price_per_kwh` is where the transactive signal starts at the substation,
+    for solvers that exchange it; their nodal price there if None.
     """
 
     load_kw: Float[np.ndarray, "*batch bus"]
@@ -103,6 +104,7 @@ class DsoQuery:
     v_min_pu: Float[np.ndarray, "..."] | None = None
     v_max_pu: Float[np.ndarray, "..."] | None = None
     i_max_a: Float[np.ndarray, "..."] | None = None
+    root_price_per_kwh: Float[np.ndarray, "..."] | None = None
 
 
 class DsoStatus(IntEnum):
@@ -140,6 +142,8 @@ class DsoResponse:
 
     Prices are d cost / d load. Multipliers of the squared limits in p.u., in currency per hour, are not negative. Flows
     are those at the substation's side of the line into each bus. Figures are finite whatever the status.
+    `te_signal_per_kwh` is the transactive signal that the coordinators of a distributed solver came to among
+    themselves; it belongs to the flows where the status is OPTIMAL, and is None of what exchanges no signals.
     """
 
     accepted_kw: Float[np.ndarray, "*batch trade"]
@@ -164,6 +168,7 @@ class DsoResponse:
     relaxation_gap_pu: Float[np.ndarray, "*batch"]
     status: Int[np.ndarray, "*batch"]
     solve_seconds: float
+    te_signal_per_kwh: Float[np.ndarray, "*batch bus"] | None = None
 
 
 @runtime_checkable
@@ -292,6 +297,7 @@ class OpfDso:
             v_min_pu=v_min,
             v_max_pu=v_max,
             i_max_a=i_max,
+            root_price_per_kwh=query.root_price_per_kwh,
         )
 
     def _check(self, query: DsoQuery) -> tuple[int, ...]:
@@ -304,6 +310,8 @@ class OpfDso:
         faults = []
         if query.first_proposed_kw is not None:
             expected["first_proposed_kw"] = expected["proposed_kw"]
+        if query.root_price_per_kwh is not None:
+            expected["root_price_per_kwh"] = batch
         for name, shape in expected.items():
             array = getattr(query, name)
             if array.shape != shape:
@@ -375,6 +383,7 @@ class OpfDso:
             relaxation_gap_pu=gap,
             status=np.where(solved & ~tight, int(DsoStatus.RELAXATION_NOT_TIGHT), STATUS[solution.status]),
             solve_seconds=time.perf_counter() - start,
+            te_signal_per_kwh=solution.te_signal_per_kwh,
         )
         return response if tight.all() else with_power_flow(self, response, problem, where=np.asarray(~tight))
 
@@ -431,6 +440,6 @@ class UncheckedDso:
     def __call__(self, query: DsoQuery) -> DsoResponse:
         plan = self.planner(query)
         unchecked = np.full_like(plan.status, int(DsoStatus.UNCHECKED))
-        carried_out = replace(plan, accepted_kw=query.proposed_kw, status=unchecked)
+        carried_out = replace(plan, accepted_kw=query.proposed_kw, status=unchecked, te_signal_per_kwh=None)
         everywhere = np.ones(plan.status.shape, dtype=bool)
         return with_power_flow(self.planner, carried_out, self.planner.problem(query), everywhere)

@@ -182,7 +182,8 @@ def te_price_per_kwh(
     Args:
         flow_kw: Active power at the sending end of the line into each bus.
 
-    Source: the loss-based nodal price of the decentralised transactive-energy framework, with P_j and v_j in per unit.
+    Source: the loss-based nodal price of "Transactive Energy Management Framework for Active Distribution Systems",
+    with P_j and v_j in per unit.
     """
     shape = flow_kw.shape
     flow, voltage = (np.array(values, dtype=float).reshape(-1, shape[-1]) for values in (flow_kw, voltage_pu))

@@ -109,3 +109,12 @@ def test_the_citation_is_of_this_version():
     assert citation["version"] == peergrid.__version__ == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+def test_the_citation_names_the_papers_that_the_pages_name():
+    page = " ".join((ROOT / "docs" / "provenance.md").read_text(encoding="utf-8").split())
+    references = load(ROOT / "CITATION.cff")["references"]
+    assert len(references) == 2
+    for paper in references:
+        assert {"type", "title", "authors"} <= set(paper) and paper["authors"]  # what the format requires
+        assert f"*{paper['title']}*" in page

@@ -26,8 +26,8 @@ from peergrid.envs.microgrid import (
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
+from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.grid.dso import DsoQuery, DsoResponse
-from peergrid.grid.prices import te_price_per_kwh
 
 CURTAILED_SHARE = 0.01
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def advance(
     gain, common = _with_stored_energy(gain, common, stored, state, days, params)
     n_agent = gain.shape[-1]
     reward = (1.0 - params.cooperation) * gain + params.cooperation * common[:, None] / n_agent
-    te_price = te_price_per_kwh(params.feeder, response.flow_kw, response.voltage_pu, now.lmp_per_kwh)
+    te_price = te_signal_per_kwh(params.feeder, response, now.lmp_per_kwh)
 
     outcome = Outcome(
         decisions=decisions,
@@ -237,6 +237,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
             proposed_kw=proposed_kw,
             lmp_per_kwh=now.lmp_per_kwh,
             first_proposed_kw=first_proposed_kw,
+            root_price_per_kwh=now.lmp_per_kwh,
         )
         return contracts, proposed_kw, params.dso(query)
 
@@ -278,6 +279,8 @@ def _choose(rows: Bool[np.ndarray, " batch"], there: T, elsewhere: T) -> T:
     values = {}
     for name in there.__dataclass_fields__:  # type: ignore[attr-defined]
         a, b = getattr(there, name), getattr(elsewhere, name)
+        if a is None:
+            continue  # what is None by default
         if isinstance(a, np.ndarray):
             values[name] = np.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
         else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.envs.transactive.plans import AgentPlan, Outlook
 from peergrid.envs.transactive.resources import carried, operating_cost
 from peergrid.envs.transactive.types import DayAhead, Forecast, Params
 from peergrid.grid.dso import DsoQuery
-from peergrid.grid.prices import te_price_per_kwh
 
 # Signals follow the losses, which follow the plans: rounds until no signal moves by more than this share.
 SAME_SIGNAL, MOST_ROUNDS = 1e-4, 6
@@ -40,9 +40,10 @@ def agree(
                 load_kvar=forecast.load_kvar,
                 proposed_kw=chosen.total_kw + forecast.pv_kw,
                 lmp_per_kwh=forecast.lmp_per_kwh,
+                root_price_per_kwh=forecast.lmp_per_kwh,
             )
         )
-        before, signal = signal, te_price_per_kwh(feeder, response.flow_kw, response.voltage_pu, forecast.lmp_per_kwh)
+        before, signal = signal, te_signal_per_kwh(feeder, response, forecast.lmp_per_kwh)
         if np.abs(signal / before - 1.0).max() < SAME_SIGNAL:
             break
     done, _ = carried(chosen, forecast.pv_kw, response.accepted_kw)
@@ -50,7 +51,7 @@ def agree(
     return DayAhead(
         import_kw=response.substation_kw,
         signal_per_kwh=signal,
-        exchange_kw=response.accepted_kw - forecast.load_kw[:, agents],
+        exchange_kw=response.accepted_kw - params.own_of(forecast.load_kw),
         set_points=done,
         cost=np.asarray(params.step_hours * (upstream + operating_cost(params.resources, done).sum())),
     )

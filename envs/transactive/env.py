@@ -45,8 +45,9 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     Set-points beyond what is possible, or from which the day could not end as it began, are clipped;
     `infos["clipped_kw"]` says by how much. With `roles="both"` the agent "dso" has `Box(-1, 1, (1,))`: the signal at
-    the substation that agents will answer in the next iteration of the hour, from one bound (-1) over the LMP (0) to
-    the other (+1). It acts while they do, so that it hears their answer an iteration later; an hour opens at the LMP.
+    the substation that agents will answer in the next iteration of the hour, from one bound (-1) over the price from
+    which it started (0) to the other (+1). It acts while they do, so that it hears their answer an iteration later. An
+    hour opens at the day-ahead LMP, or at the real-time one if the scenario's `loop.signal_base` says so.
 
     ## Observation Space
     A flat float32 `Box` with finite bounds. `describe_observation(agent)` names each entry with its unit and range:

@@ -22,10 +22,10 @@ class DsoPricing(gym.Env[np.ndarray, np.ndarray]):
     """The DSO sets the signal at the substation; the agents answer at once, by a fixed policy.
 
     Each step is one transactive iteration: the action in `Box(-1, 1, (1,))` puts the root signal between its bounds,
-    0 being the LMP, the agents answer, and the hour closes as in `transactive_v0`: also where the signal is left as it
-    was. The reward is, negatively, what the gap that is left costs beyond its energy, in currency, in every
-    iteration: so it pays to close an hour soon. Observations are those of the DSO in `transactive_v0`, infos those of
-    the network.
+    0 being the price from which it starts, the agents answer, and the hour closes as in `transactive_v0`: also where
+    the signal is left as it was. The reward is, negatively, what the gap that is left costs beyond its energy, in
+    currency, in every iteration: so it pays to close an hour soon. Observations are those of the DSO in
+    `transactive_v0`, infos those of the network.
     """
 
     metadata: ClassVar[dict[str, Any]] = METADATA  # type: ignore[misc]

@@ -67,7 +67,7 @@ def dso_layout(params: Params) -> tuple[Entry, ...]:
         *_clock(),
         _priced("LMP now"),
         *(_priced(f"day-ahead LMP in {k} intervals" if k else "day-ahead LMP now") for k in (0, *ahead)),
-        _share("root signal", "share of its bounds around the LMP", -1.0),
+        _share("root signal", "share of its bounds around its base", -1.0),
         _share("scheduled import now", size, -1.0),
         *(_share(f"scheduled import in {k} intervals", size, -1.0) for k in ahead),
         _gap("gap in the last iteration of this hour"),
@@ -84,7 +84,7 @@ def observe(state: State, days: Days, params: Params) -> Float[np.ndarray, "batc
     t = _intervals(state, params)
     rows = np.arange(n_row)[:, None]
     most_shift = np.maximum(r.shiftable_share * r.peak_kw, 1e-9)
-    load = now.load_kw[:, agents]
+    load = params.own_of(now.load_kw)
     ahead = days.day_ahead.signal_per_kwh[:, :, agents][rows, t]
     columns = [
         *_times(state, params, (n_row, n_agent)),
@@ -114,7 +114,7 @@ def observe_dso(state: State, days: Days, params: Params) -> Float[np.ndarray, "
         *(column[:, 0] for column in _times(state, params, (len(t), 1))),
         now.lmp_per_kwh[:, None] / PRICE_UNIT_PER_KWH,
         days.forecast.lmp_per_kwh[rows, t] / PRICE_UNIT_PER_KWH,
-        ((state.root_per_kwh / now.lmp_per_kwh - 1.0) / max(params.loop.bound_share, 1e-9))[:, None],
+        ((state.root_per_kwh / now.base_per_kwh - 1.0) / max(params.loop.bound_share, 1e-9))[:, None],
         imported,
         (10.0 * state.gap_kw / size)[:, None],
         (10.0 * state.last_gap_kw / size)[:, None],
@@ -125,8 +125,7 @@ def observe_dso(state: State, days: Days, params: Params) -> Float[np.ndarray, "
 
 def state_layout(params: Params) -> tuple[Entry, ...]:
     """The entries of the global state: what every agent sees, what the DSO sees, the last voltage of every bus."""
-    agents = [params.feeder.bus[b] for b in params.agent_bus]
-    seen = [replace(e, name=f"bus {b}: {e.name}") for b in agents for e in layout(params)]
+    seen = [replace(e, name=f"bus {name}: {e.name}") for name in params.agent_name for e in layout(params)]
     dso = [replace(e, name=f"dso: {e.name}") for e in dso_layout(params)]
     volts = [Entry(name=f"bus {b}: last voltage", unit="p.u.", low=0.0, high=2.0) for b in params.feeder.bus]
     return tuple(seen + dso + volts)

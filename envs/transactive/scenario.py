@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_map
 from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.scenario import DsoSpec, NetworkSpec, build_feeder
 from peergrid.envs.transactive.resources import Resources
+from peergrid.envs.transactive.signal import SignalBase
 from peergrid.grid.catalogue import load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, OpfDso, Penalty
 from peergrid.grid.errors import InvalidScenario, raise_faults
@@ -27,12 +28,14 @@ TYPICAL_PEAK_KW = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSpec:
-    """One agent: its resources as shares of its peak, which is the nominal load of its bus.
+    """One agent: its resources as shares of its peak, which is `load_share` of the nominal load of its bus.
 
-    A share of 0 leaves a resource out. Marginal costs are those at no output and at full output.
+    Several agents may stand at one bus, each with its share of the load there; what they leave is nobody's. A share of
+    0 leaves a resource out. Marginal costs are those at no output and at full output.
     """
 
     bus: str
+    load_share: float = 1.0
     shiftable_share: float = 0.15
     shift_per_kw2h: float = 0.003
     generator_share: float = 0.25
@@ -51,13 +54,16 @@ class AgentSpec:
 class LoopSpec:
     """How the DSO moves the root signal and when it closes an hour.
 
-    `rule` is "halving", "fixed" (the paper's), "proportional", "none" or "module:attribute". The signal moves by
-    `step_share` of the LMP and stays within `bound_share` of it; the hour closes when the gap is within
-    `threshold_share` of the schedule, when the signal stands still, or after `max_iterations`.
+    `rule` is "halving", "fixed" (the paper's), "proportional", "none" or "module:attribute". The signal starts each
+    hour at the LMP of `signal_base`, "day_ahead" or "real_time". It moves by `step_share` of that, by the proportional
+    rule by `gain` of it times the gap as a share of the schedule, and stays within `bound_share` of it. The hour closes
+    when the gap is within `threshold_share` of the schedule, when the signal stands still, or after `max_iterations`.
     """
 
     rule: str = part_name("halving")
+    signal_base: str = "day_ahead"
     step_share: float = 0.01
+    gain: float = 0.8
     bound_share: float = 0.20
     threshold_share: float = 0.01
     max_iterations: int = 30
@@ -114,19 +120,31 @@ def scenario_from_dict(values: Mapping[str, Any]) -> TransactiveScenario:
     return from_mapping(TransactiveScenario, values)
 
 
+def agent_names(buses: Sequence[str]) -> tuple[str, ...]:
+    """What tells agents apart: their buses, with a number where several stand at one: "701", "713_1", "713_2"."""
+    return tuple(f"{bus}_{1 + buses[:i].count(bus)}" if buses.count(bus) > 1 else bus for i, bus in enumerate(buses))
+
+
 def _check_numbers(scenario: TransactiveScenario) -> None:
     faults: list[str] = []
     if not scenario.agents:
         faults.append("there is no agent")
     buses = [a.bus for a in scenario.agents]
-    if len(set(buses)) < len(buses):
-        faults.append(f"two agents share a bus: {buses}")
+    for bus in dict.fromkeys(buses):
+        share = sum(a.load_share for a in scenario.agents if a.bus == bus)
+        if share > 1 + 1e-9:
+            faults.append(f"agents at bus {bus} have {share:g} of its load: give each a load_share, together at most 1")
+    names = agent_names(buses)
+    if len(set(names)) < len(names):
+        faults.append(f"two agents go by one name, as a bus is called like another's agent: {list(names)}")
     for where, part in (("network", scenario.network), ("dso", scenario.dso), ("loop", scenario.loop)):
         faults += faulty_numbers(where, part)
     for i, agent in enumerate(scenario.agents):
         where = f"agents[{i}] at bus {agent.bus}"
         faults += faulty_numbers(where, agent)
         faults += [f"{where}: {what}" for what in _not_strictly_convex(agent)]
+        if agent.load_share == 0:
+            faults.append(f"{where}: load_share is 0, and all resources are shares of that load")
         if agent.shiftable_share > 1:
             faults.append(f"{where}: shiftable_share is above 1")
         if not (0 < agent.charge_efficiency <= 1 and 0 < agent.discharge_efficiency <= 1):
@@ -144,6 +162,11 @@ def _check_numbers(scenario: TransactiveScenario) -> None:
         faults.append(f"initial_charge is {scenario.initial_charge}, outside [0, 1]")
     if scenario.loop.bound_share >= 1:
         faults.append("loop.bound_share must be below 1, so that signals stay positive")
+    if scenario.loop.signal_base not in list(SignalBase):
+        known = " or ".join(repr(str(b)) for b in SignalBase)
+        faults.append(f"loop.signal_base is {scenario.loop.signal_base!r}; it is {known}")
+    if scenario.loop.gain == 0:
+        faults.append("loop.gain is 0: the proportional rule would never move the signal")
     if scenario.loop.max_iterations < 1:
         faults.append("loop.max_iterations is below 1")
     if scenario.dso.penalty != "default":
@@ -176,10 +199,10 @@ def build_profiles(scenario: TransactiveScenario) -> ProfileSource:
 def build_resources(scenario: TransactiveScenario) -> Resources:
     """The agents' resources as arrays."""
     feeder = load_feeder(scenario.network.feeder)
-    peak = feeder.load_kw[[feeder.index(a.bus) for a in scenario.agents]]
     spec = {
         f.name: np.array([getattr(a, f.name) for a in scenario.agents]) for f in fields(AgentSpec) if f.name != "bus"
     }
+    peak = feeder.load_kw[[feeder.index(a.bus) for a in scenario.agents]] * spec["load_share"]
     smaller = TYPICAL_PEAK_KW / np.maximum(peak, 1e-9)
     generator, storage = spec["generator_share"] * peak, spec["storage_share"] * peak
     rise = spec["generator_last_per_kwh"] - spec["generator_first_per_kwh"]
@@ -201,7 +224,7 @@ def build_resources(scenario: TransactiveScenario) -> Resources:
 
 
 def build_dso(scenario: TransactiveScenario) -> OpfDso:
-    """The scenario's DSO: an optimal power flow with a flexible injection at every agent's bus."""
+    """The scenario's DSO: an optimal power flow with a flexible injection of every agent at its bus."""
     feeder, spec = build_feeder(scenario.network), scenario.dso
     return OpfDso(
         feeder,

@@ -6,8 +6,9 @@ At the bus of agent m with scheduled exchange e_Sch and delivered exchange e, bo
 
 and so it is for the loads without an agent. The DSO pays the transmission system for what was scheduled at the
 day-ahead LMP, and for the gap G = P_RT - P_Sch at the real-time LMP: (1 + s) LMP for what is missing, (1 - s) LMP for
-what is left over. With such a spread s, as wide as the bounds of the signal, no signal in between costs more than it
-saves: a gap is worth closing exactly as far as the bounds allow.
+what is left over. The spread s is as wide as the bounds of the signal. Where that starts at the real-time LMP, no
+signal in between costs more than it saves: a gap is worth closing exactly as far as the bounds allow. Where it starts
+at the day-ahead LMP, this holds but for the difference of the two.
 
 Source: two-settlement markets with two prices for imbalances, as in Morales, Conejo, Madsen, Pinson and Zugno,
 Integrating Renewables in Electricity Markets, 2014; the spread is ours.

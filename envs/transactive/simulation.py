@@ -22,12 +22,14 @@ from peergrid.envs.transactive.plans import AgentPlan
 from peergrid.envs.transactive.resources import SetPoints, shift_window, storage_window
 from peergrid.envs.transactive.scenario import (
     TransactiveScenario,
+    agent_names,
     build_dso,
     build_profiles,
     build_resources,
     check_scenario,
     load_scenario,
 )
+from peergrid.envs.transactive.signal import SignalBase
 from peergrid.envs.transactive.transition import (
     advance,
     current,
@@ -100,8 +102,8 @@ class Transactive:
 
     @property
     def agents(self) -> list[str]:
-        """What the agents are called: by their buses."""
-        return [f"bus_{self.params.feeder.bus[b]}" for b in self.params.agent_bus]
+        """What the agents are called: by their buses, with a number where several stand at one."""
+        return [f"bus_{name}" for name in self.params.agent_name]
 
     @property
     def is_over(self) -> Bool[np.ndarray, " batch"]:
@@ -145,7 +147,7 @@ class Transactive:
             last_root_per_kwh=np.full(n_row, np.nan),
             step_share=np.full(n_row, self.params.loop.step_share),
             gap_kw=np.zeros(n_row),
-            last_flexible_kw=days.day_ahead.exchange_kw[:, 0] + days.forecast.load_kw[:, 0, self.params.agent_bus],
+            last_flexible_kw=days.day_ahead.exchange_kw[:, 0] + self.params.own_of(days.forecast.load_kw[:, 0]),
             last_gap_kw=np.zeros(n_row),
             last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
         )
@@ -260,12 +262,16 @@ def build_params(scenario: TransactiveScenario, dso: str | Dso | None = None) ->
     resources = build_resources(scenario)
     return Params(
         feeder=own.feeder,
+        agent_name=agent_names([a.bus for a in scenario.agents]),
         agent_bus=own.trade_bus,
+        load_share=np.array([a.load_share for a in scenario.agents]),
         resources=resources,
         dso=resolve(dso, "DSO", {})(scenario) if isinstance(dso, str) else dso or own,
         loop=Loop(
             rule=resolve(loop.rule, "rule", RULES),
+            signal_base=SignalBase(loop.signal_base),
             step_share=loop.step_share,
+            gain=loop.gain,
             bound_share=loop.bound_share,
             threshold_share=loop.threshold_share,
             max_iterations=loop.max_iterations,
@@ -300,7 +306,7 @@ def build_days(drawn: Sequence[Day], params: Params, plan: AgentPlan) -> Days:
         pv_kw=each("pv_forecast_pu") * r.pv_peak_kw,
         lmp_per_kwh=each("lmp_day_ahead_per_kwh"),
     )
-    shift_most = r.shiftable_share * forecast.load_kw[..., params.agent_bus]
+    shift_most = r.shiftable_share * params.own_of(forecast.load_kw)
     agreed = [agree(rows_of(forecast, i), shift_most[i], plan, params) for i in range(len(drawn))]
     least, most = storage_window(r, params.initial_kwh, params.intervals, params.step_hours)
     return Days(

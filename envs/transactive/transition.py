@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
-from peergrid.envs.transactive.signal import Standing
+from peergrid.envs.transactive.signal import SignalBase, Standing
 from peergrid.envs.transactive.types import Closing, Days, Limits, Now, Outcome, Params, State
 from peergrid.grid.dso import DsoQuery, DsoResponse
-from peergrid.grid.prices import te_price_per_kwh
 
 
 def advance(
@@ -40,11 +40,13 @@ def advance(
             load_kvar=now.load_kvar,
             proposed_kw=asked.total_kw + now.pv_kw,
             lmp_per_kwh=now.lmp_per_kwh,
+            root_price_per_kwh=state.root_per_kwh,
         )
     )
     done, pv_kw = carried(asked, now.pv_kw, response.accepted_kw)
+    own_load_kw = params.own_of(now.load_kw)
     gap_kw = response.substation_kw - now.scheduled_kw
-    signal = te_price_per_kwh(params.feeder, response.flow_kw, response.voltage_pu, state.root_per_kwh)
+    signal = te_signal_per_kwh(params.feeder, response, state.root_per_kwh)
 
     root, step_share = _moved(state, now, gap_kw, params)
     if next_root_per_kwh is not None:
@@ -59,13 +61,14 @@ def advance(
             interval=state.interval,
             iteration=state.iteration,
             root_per_kwh=state.root_per_kwh,
+            base_per_kwh=now.base_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
             set_points=done,
             asked_kw=asked.total_kw + now.pv_kw,
-            exchange_kw=response.accepted_kw - now.load_kw[:, params.agent_bus],
+            exchange_kw=response.accepted_kw - own_load_kw,
             scheduled_exchange_kw=days.day_ahead.exchange_kw[np.arange(len(gap_kw)), state.interval],
             pv_kw=pv_kw,
-            load_kw=now.load_kw[:, params.agent_bus],
+            load_kw=own_load_kw,
             response=response,
             import_kw=response.substation_kw,
             scheduled_kw=now.scheduled_kw,
@@ -98,6 +101,7 @@ def current(state: State, days: Days, params: Params) -> Now:
         load_kvar=days.load_kvar[rows, t],
         pv_kw=days.pv_kw[rows, t],
         lmp_per_kwh=days.lmp_per_kwh[rows, t],
+        base_per_kwh=base_per_kwh(days, params)[rows, t],
         scheduled_kw=days.day_ahead.import_kw[rows, t],
         limits=Limits(
             shift_least_kw=np.clip((-window - state.shifted_kwh) / h, -most, most),
@@ -106,6 +110,12 @@ def current(state: State, days: Days, params: Params) -> Now:
             storage_most_kw=storage[1],
         ),
     )
+
+
+def base_per_kwh(days: Days, params: Params) -> Float[np.ndarray, "batch interval"]:
+    """The price from which each hour's root signal starts, and of which its steps and bounds are shares."""
+    is_ahead = params.loop.signal_base is SignalBase.DAY_AHEAD
+    return days.forecast.lmp_per_kwh if is_ahead else days.lmp_per_kwh
 
 
 def clip(chosen: SetPoints, limits: Limits, params: Params) -> SetPoints:
@@ -149,9 +159,9 @@ def encode(chosen: SetPoints, params: Params) -> Float[np.ndarray, "*batch agent
 def root_of_action(
     action: Float[np.ndarray, " batch"], state: State, days: Days, params: Params
 ) -> Float[np.ndarray, " batch"]:
-    """The root signal that a DSO's action in [-1, 1] asks for: 0 is the LMP, either end its bound."""
-    lmp = days.lmp_per_kwh[np.arange(len(action)), np.minimum(state.interval, params.intervals - 1)]
-    return lmp * (1.0 + params.loop.bound_share * action)
+    """The root signal that a DSO's action in [-1, 1] asks for: 0 is its base, either end its bound."""
+    base = base_per_kwh(days, params)[np.arange(len(action)), np.minimum(state.interval, params.intervals - 1)]
+    return base * (1.0 + params.loop.bound_share * action)
 
 
 def with_root(state: State, root_per_kwh: Float[np.ndarray, " batch"]) -> State:
@@ -161,8 +171,8 @@ def with_root(state: State, root_per_kwh: Float[np.ndarray, " batch"]) -> State:
 
 
 def _bounded(root: Float[np.ndarray, " batch"], now: Now, params: Params) -> Float[np.ndarray, " batch"]:
-    bound, lmp = params.loop.bound_share, now.lmp_per_kwh
-    return np.clip(root, (1.0 - bound) * lmp, (1.0 + bound) * lmp)
+    bound, base = params.loop.bound_share, now.base_per_kwh
+    return np.clip(root, (1.0 - bound) * base, (1.0 + bound) * base)
 
 
 def _moved(
@@ -173,10 +183,11 @@ def _moved(
     root, step_share = params.loop.rule(
         Standing(
             root_per_kwh=state.root_per_kwh,
-            lmp_per_kwh=now.lmp_per_kwh,
+            base_per_kwh=now.base_per_kwh,
             gap_share=gap_kw / scheduled,
             last_gap_share=state.gap_kw / scheduled,
             step_share=state.step_share,
+            gain=params.loop.gain,
         )
     )
     return _bounded(root, now, params), step_share
@@ -196,13 +207,13 @@ def _closing(
     hearing the answer: then the hour closes where the signal is what it was in the iteration before, or is at the
     bound that the gap asks for.
     """
-    loop, lmp = params.loop, now.lmp_per_kwh
+    loop, base = params.loop, now.base_per_kwh
     if by_rule:
         stands = next_root == state.root_per_kwh
     else:
         wanted = np.where(gap_kw > 0, 1.0, -1.0) * loop.bound_share
-        at_bound = np.abs(state.root_per_kwh - (1.0 + wanted) * lmp) <= 1e-9 * lmp
-        stands = at_bound | (np.abs(state.root_per_kwh - state.last_root_per_kwh) <= 1e-9 * lmp)
+        at_bound = np.abs(state.root_per_kwh - (1.0 + wanted) * base) <= 1e-9 * base
+        stands = at_bound | (np.abs(state.root_per_kwh - state.last_root_per_kwh) <= 1e-9 * base)
     within = np.abs(gap_kw) <= loop.threshold_share * np.abs(now.scheduled_kw)
     closing = np.where(state.iteration + 1 >= loop.max_iterations, Closing.OUT_OF_ITERATIONS, Closing.OPEN)
     closing = np.where(stands, Closing.SIGNAL_STANDS, closing)
@@ -236,18 +247,17 @@ def _settled(outcome: Outcome, days: Days, params: Params) -> Outcome:
     rows, t, is_closed = np.arange(len(lmp)), outcome.interval, outcome.is_closed
     expected, agreed = days.forecast, days.day_ahead
 
-    # What every bus was to inject and does: agents exchange, and loads without an agent are billed like agents.
-    scheduled_kw, delivered_kw = -expected.load_kw[rows, t], -days.load_kw[rows, t]
-    scheduled_kw[:, agents], delivered_kw[:, agents] = outcome.scheduled_exchange_kw, outcome.exchange_kw
-    paid = bills(
-        scheduled_kw, delivered_kw + outcome.response.shed_kw, agreed.signal_per_kwh[rows, t], outcome.signal_per_kwh, h
-    )
-    own = Bills(day_ahead=paid.day_ahead[:, agents], real_time=paid.real_time[:, agents])
+    # What was to be injected and is: agents exchange, and what of a bus's load is nobody's is billed like an agent.
+    ahead, signal, shed_kw = agreed.signal_per_kwh[rows, t], outcome.signal_per_kwh, outcome.response.shed_kw
+    delivered_kw = outcome.exchange_kw + params.own_of(shed_kw)
+    own = bills(outcome.scheduled_exchange_kw, delivered_kw, ahead[:, agents], signal[:, agents], h)
+    share = 1.0 - np.bincount(agents, params.load_share, params.feeder.n_bus)
+    others = bills(-share * expected.load_kw[rows, t], share * (shed_kw - days.load_kw[rows, t]), ahead, signal, h)
     cost = operating_cost(params.resources, outcome.set_points) * h
     upstream = upstream_cost(
         outcome.scheduled_kw, outcome.gap_kw, expected.lmp_per_kwh[rows, t], lmp, params.imbalance_spread, h
     )
-    shed_cost = params.voll_per_kwh * outcome.response.shed_kw.sum(axis=-1) * h
+    shed_cost = params.voll_per_kwh * shed_kw.sum(axis=-1) * h
 
     def if_closed(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return np.where(is_closed.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)
@@ -258,7 +268,7 @@ def _settled(outcome: Outcome, days: Days, params: Params) -> Outcome:
         operating_cost=if_closed(cost),
         upstream_cost=if_closed(upstream),
         total_cost=if_closed(upstream + cost.sum(axis=-1) + shed_cost),
-        dso_result=if_closed(paid.total.sum(axis=-1) - upstream),
+        dso_result=if_closed(own.total.sum(axis=-1) + others.total.sum(axis=-1) - upstream),
         reward=if_closed(-own.total - cost),
         dso_reward=-spread_cost(outcome.gap_kw, lmp, params.imbalance_spread) * h,
     )
@@ -299,9 +309,9 @@ def _next(
 def opened(
     interval: Int[np.ndarray, " batch"], days: Days, params: Params
 ) -> tuple[Float[np.ndarray, " batch"], Float[np.ndarray, "batch bus"]]:
-    """The signals with which an hour opens: the LMP, with the losses of the day-ahead schedule. After the last, its."""
+    """The signals with which an hour opens: its base, with the losses of the schedule. After the last, those of it."""
     rows, t = np.arange(len(interval)), np.minimum(interval, params.intervals - 1)
-    root, ahead = days.lmp_per_kwh[rows, t], days.day_ahead.signal_per_kwh[rows, t]
+    root, ahead = base_per_kwh(days, params)[rows, t], days.day_ahead.signal_per_kwh[rows, t]
     return root, root[:, None] * ahead / ahead[:, :1]
 
 

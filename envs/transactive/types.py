@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.transactive.resources import Resources, SetPoints
 from peergrid.envs.transactive.settlement import Bills
-from peergrid.envs.transactive.signal import Rule
+from peergrid.envs.transactive.signal import Rule, SignalBase
 from peergrid.grid.dso import Dso, DsoResponse
 from peergrid.grid.feeder import Feeder
 
@@ -41,10 +41,12 @@ class Closing(IntEnum):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Loop:
-    """How the root signal may move, and when an hour closes; shares are of the hour's LMP or of the schedule."""
+    """How the root signal may move, and when an hour closes; shares are of the hour's base price or of the schedule."""
 
     rule: Rule
+    signal_base: SignalBase
     step_share: float
+    gain: float
     bound_share: float
     threshold_share: float
     max_iterations: int
@@ -52,10 +54,17 @@ class Loop:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Params:
-    """What stays fixed in the scenario's episodes."""
+    """What stays fixed in the scenario's episodes.
+
+    Attributes:
+        agent_name: Each agent's bus, with a number where it shares that with others.
+        load_share: How much of the load of its bus is an agent's own.
+    """
 
     feeder: Feeder
+    agent_name: tuple[str, ...]
     agent_bus: Int[np.ndarray, " agent"]
+    load_share: Float[np.ndarray, " agent"]
     resources: Resources
     dso: Dso
     loop: Loop
@@ -65,6 +74,10 @@ class Params:
     step_hours: float
     lookahead: int
     initial_kwh: Float[np.ndarray, " agent"]
+
+    def own_of(self, at_bus: Float[np.ndarray, "*batch bus"]) -> Float[np.ndarray, "*batch agent"]:
+        """What of the loads at buses, or of what of them is shed, is each agent's own."""
+        return at_bus[..., self.agent_bus] * self.load_share
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +101,7 @@ class DayAhead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Forecast:
-    """What is expected of a day on the day before; loads of agents' buses are the agents' own."""
+    """What is expected of a day on the day before; loads are those of buses, of which agents have their share."""
 
     load_kw: Float[np.ndarray, "*batch interval bus"]
     load_kvar: Float[np.ndarray, "*batch interval bus"]
@@ -128,7 +141,7 @@ class State:
         root_per_kwh: psi at the substation, to be answered next.
         signal_per_kwh: psi at every bus, to be answered next.
         last_root_per_kwh: What was answered last in this hour; NaN before.
-        step_share: How far the rule moves the signal next, as a share of the LMP.
+        step_share: How far the rule moves the signal next, as a share of its base.
         gap_kw: What was imported beyond the schedule in the last iteration of this hour; 0 before.
         last_flexible_kw: What the agents' resources injected in the last iteration, also of the hour before.
         last_gap_kw: The gap with which the hour before was closed.
@@ -167,6 +180,7 @@ class Now:
     load_kvar: Float[np.ndarray, "batch bus"]
     pv_kw: Float[np.ndarray, "batch agent"]
     lmp_per_kwh: Float[np.ndarray, " batch"]
+    base_per_kwh: Float[np.ndarray, " batch"]
     scheduled_kw: Float[np.ndarray, " batch"]
     limits: Limits
 
@@ -177,6 +191,7 @@ class Outcome:
 
     Attributes:
         root_per_kwh: psi at the substation that was answered.
+        base_per_kwh: From what it started, and around which its bounds lie.
         set_points: What the agents answered, as far as the DSO carried it.
         asked_kw: What their resources were to inject; `response.accepted_kw` is what they do.
         exchange_kw: Net injection of the agents, their loads included; what of it was scheduled the day before is
@@ -193,6 +208,7 @@ class Outcome:
     interval: Int[np.ndarray, " batch"]
     iteration: Int[np.ndarray, " batch"]
     root_per_kwh: Float[np.ndarray, " batch"]
+    base_per_kwh: Float[np.ndarray, " batch"]
     lmp_per_kwh: Float[np.ndarray, " batch"]
     set_points: SetPoints
     asked_kw: Float[np.ndarray, "batch agent"]

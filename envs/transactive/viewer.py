@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -49,7 +49,8 @@ from peergrid.envs.drawing import (
     write_header,
     write_on,
 )
-from peergrid.envs.transactive.transition import current
+from peergrid.envs.transactive.signal import SignalBase
+from peergrid.envs.transactive.transition import base_per_kwh, current
 from peergrid.envs.transactive.types import Closing, Days, Outcome, Params, State
 from peergrid.grid.dso import DsoStatus
 
@@ -77,6 +78,7 @@ class _Scene:
     interval: int
     iteration: int
     lmp_per_kwh: float
+    base_per_kwh: float
     root_per_kwh: float
     scheduled_kw: float
     signal_per_kwh: Float[np.ndarray, " bus"]
@@ -92,7 +94,12 @@ class _Scene:
 
     @property
     def load_kw(self) -> Float[np.ndarray, " agent"]:
-        return self.days.load_kw[self.row, self.interval, self.params.agent_bus]
+        return self.params.own_of(self.days.load_kw[self.row, self.interval])
+
+    @property
+    def base_name(self) -> str:
+        """What the price is called from which the root signal starts."""
+        return "day-ahead LMP" if self.params.loop.signal_base is SignalBase.DAY_AHEAD else "LMP"
 
     @property
     def beyond_root(self) -> Float[np.ndarray, " bus"]:
@@ -121,6 +128,7 @@ def _scene(params: Params, state: State, days: Days, outcome: Outcome | None, ro
         interval=t,
         iteration=int(seen.iteration[row]),
         lmp_per_kwh=float(days.lmp_per_kwh[row, t]),
+        base_per_kwh=float(base_per_kwh(days, params)[row, t]),
         root_per_kwh=float(seen.root_per_kwh[row]),
         scheduled_kw=float(days.day_ahead.import_kw[row, t]),
         signal_per_kwh=seen.signal_per_kwh[row],
@@ -163,14 +171,14 @@ def draw_ansi(params: Params, state: State, days: Days, outcome: Outcome | None,
 
 
 def _prices(scene: _Scene) -> str:
-    """The LMP and the root signal: how far that is from the LMP, as a share of how far it may be."""
+    """The LMP and the root signal: how far that is from its base, as a share of how far it may be."""
     prices = f"LMP {scene.lmp_per_kwh:.4f} per kWh, root signal {scene.root_per_kwh:.4f}"
-    beyond, bound = scene.root_per_kwh / scene.lmp_per_kwh - 1.0, scene.params.loop.bound_share
+    beyond, bound = scene.root_per_kwh / scene.base_per_kwh - 1.0, scene.params.loop.bound_share
     if abs(beyond) < 1e-6:
-        return f"{prices} (the LMP)"
+        return f"{prices} (the {scene.base_name})"
     which, share = "upper" if beyond > 0 else "lower", abs(beyond) / bound
     way = f"at its {which} bound" if share > 1 - 1e-6 else f"{100 * share:.0f} % of the way to its {which} bound"
-    return f"{prices} (LMP {100 * beyond:+.1f} %, {way})"
+    return f"{prices} ({scene.base_name} {100 * beyond:+.1f} %, {way})"
 
 
 def _gap(scene: _Scene, outcome: Outcome, of_what: str = "") -> str:
@@ -196,14 +204,14 @@ def _table_before(scene: _Scene, state: State) -> Table:
         "scheduled\nkW",
         spacing=1,
     )
-    for i, bus in enumerate(scene.params.agent_bus):
+    for i, (name, bus) in enumerate(zip(scene.params.agent_name, scene.params.agent_bus, strict=True)):
         reaches = (
             (now.limits.shift_least_kw[scene.row, i], now.limits.shift_most_kw[scene.row, i]),
             (0.0, scene.params.resources.generator_max_kw[i]),
             (now.limits.storage_least_kw[scene.row, i], now.limits.storage_most_kw[scene.row, i]),
         )
         rows.add_row(
-            scene.params.feeder.bus[bus],
+            name,
             f"{scene.signal_per_kwh[bus]:.4f}",
             kw(scene.load_kw[i]),
             kw(now.pv_kw[scene.row, i]),
@@ -224,10 +232,10 @@ def _table_after(scene: _Scene, outcome: Outcome) -> Table:
         spacing=1,
     )
     parts = (outcome.load_kw, outcome.pv_kw, done.shift_kw, done.generator_kw, done.storage_kw, outcome.stored_kwh)
-    for i, bus in enumerate(scene.params.agent_bus):
+    for i, (name, bus) in enumerate(zip(scene.params.agent_name, scene.params.agent_bus, strict=True)):
         money = (outcome.bills.total[row, i], outcome.reward[row, i]) if is_closed else ()
         rows.add_row(
-            scene.params.feeder.bus[bus],
+            name,
             f"{scene.signal_per_kwh[bus]:.4f}",
             *(kw(part[row, i]) for part in parts),
             kw(outcome.exchange_kw[row, i]) + ("*" if scene.is_curtailed[i] else " "),
@@ -295,7 +303,7 @@ def _signal_norm(scene: _Scene) -> Normalize:
 
 
 def _draw_map(figure: Figure, scene: _Scene) -> None:
-    agents, outcome = scene.params.agent_bus.tolist(), scene.outcome
+    agents, outcome = _agent_buses(scene).tolist(), scene.outcome
     chart = map_feeder(figure, 0.425, 0.5, scene.params.feeder, agents)
     colours = SIGNAL_COLOURS(_signal_norm(scene)(scene.beyond_root))
     chart.draw_lines(scene.flow_kw, scene.loading)
@@ -313,9 +321,9 @@ def _draw_map(figure: Figure, scene: _Scene) -> None:
 
 
 def _draw_bars(chart: FeederMap, room: Room, scene: _Scene, outcome: Outcome) -> None:
-    """What every agent injects beyond its schedule, beside its disc."""
-    agents = scene.params.agent_bus
-    heights = chart.longest_bar * _unscheduled_kw(outcome, scene.row) / _full_bar_kw(scene, outcome)
+    """What the agents of a bus inject beyond their schedule, beside its disc."""
+    agents = _agent_buses(scene)
+    heights = chart.longest_bar * _unscheduled_kw(scene, outcome) / _full_bar_kw(scene, outcome)
     for bus, height in zip(agents.tolist(), heights.tolist(), strict=True):
         chart.draw_bar(bus, height, height, away=FROM_DISC_TO_BAR)
     middles = np.stack([chart.x[agents] + FROM_DISC_TO_BAR + 3.0, chart.y[agents] + heights / 2], -1)
@@ -324,7 +332,7 @@ def _draw_bars(chart: FeederMap, room: Room, scene: _Scene, outcome: Outcome) ->
 
 def _write_agents(chart: FeederMap, room: Room, scene: _Scene, colours: Float[np.ndarray, "bus 4"]) -> None:
     """Names on the discs, or beside them where they are small or names long; then signals, where there is room."""
-    agents = scene.params.agent_bus.tolist()
+    agents = _agent_buses(scene).tolist()
     for bus in agents:
         name = chart.feeder.bus[bus]
         if len(name) <= 3 and not chart.crowded:
@@ -339,14 +347,22 @@ def _write_agents(chart: FeederMap, room: Room, scene: _Scene, colours: Float[np
         chart.write_beside(room, bus, f"{scene.signal_per_kwh[bus]:.4f}", places, size=size, weight="bold")
 
 
-def _unscheduled_kw(outcome: Outcome, row: int) -> Float[np.ndarray, " agent"]:
-    return outcome.exchange_kw[row] - outcome.scheduled_exchange_kw[row]
+def _agent_buses(scene: _Scene) -> Int[np.ndarray, " place"]:
+    """The buses with agents; several may stand at one."""
+    return np.unique(scene.params.agent_bus)
+
+
+def _unscheduled_kw(scene: _Scene, outcome: Outcome) -> Float[np.ndarray, " place"]:
+    """What all agents of a bus inject beyond their schedule."""
+    of_agents = outcome.exchange_kw[scene.row] - outcome.scheduled_exchange_kw[scene.row]
+    at_bus: Float[np.ndarray, " bus"] = np.bincount(scene.params.agent_bus, of_agents, scene.params.feeder.n_bus)
+    return at_bus[_agent_buses(scene)]
 
 
 def _full_bar_kw(scene: _Scene, outcome: Outcome) -> float:
     """What the longest bar stands for: not the noise of agents who all keep to their schedule."""
     least = 0.01 * float(scene.params.resources.peak_kw.max())
-    return max(float(np.abs(_unscheduled_kw(outcome, scene.row)).max()), least)
+    return max(float(np.abs(_unscheduled_kw(scene, outcome)).max()), least)
 
 
 def _draw_legend(figure: Figure, scene: _Scene) -> None:
@@ -395,17 +411,19 @@ def _draw_prices(axes: Axes, scene: _Scene) -> None:
     edges, bound = _edges(scene), scene.params.loop.bound_share
     known = scene.interval + 1  # what the hours to come will cost is not known yet
     lmp, ahead = scene.days.lmp_per_kwh[scene.row], scene.days.forecast.lmp_per_kwh[scene.row]
+    is_ahead = scene.params.loop.signal_base is SignalBase.DAY_AHEAD
+    base = ahead if is_ahead else lmp[:known]
     axes.stairs(
-        (1 + bound) * lmp[:known],
-        edges[: known + 1],
-        baseline=(1 - bound) * lmp[:known],
+        (1 + bound) * base,
+        edges[: len(base) + 1],
+        baseline=(1 - bound) * base,
         fill=True,
         color=WITHIN,
         label="bounds of the root signal",
     )
     axes.stairs(ahead, edges, baseline=None, color=INK, lw=1.0, ls=(0, (3, 1.5)), label="day-ahead LMP")
     axes.stairs(lmp[:known], edges[: known + 1], baseline=None, color=REAL_TIME, lw=1.4, label="real-time LMP")
-    _draw_now(axes, scene, scene.lmp_per_kwh, scene.root_per_kwh, "root signal now")
+    _draw_now(axes, scene, scene.base_per_kwh, scene.root_per_kwh, "root signal now")
     _leave_room(axes, np.outer((1 - bound, 1 + bound), np.concatenate([lmp[:known], ahead])).ravel())
     axes.legend(**LEGEND, ncols=2)
 
@@ -442,7 +460,7 @@ def _draw_answers(axes: Axes, scene: _Scene) -> None:
     peak, places = scene.params.resources.peak_kw, np.arange(len(scene.params.agent_bus))
     _name_agents(axes, scene)
     axes.axhline(0.0, color=INK, lw=0.8)
-    ahead = scene.days.day_ahead.exchange_kw + scene.days.forecast.load_kw[:, :, scene.params.agent_bus]
+    ahead = scene.days.day_ahead.exchange_kw + scene.params.own_of(scene.days.forecast.load_kw)
     planned = 100.0 * ahead[scene.row, scene.interval] / peak
     rise, fall = np.zeros(len(peak)), np.zeros(len(peak))
     for name, power_kw in _answers_kw(scene).items():
@@ -472,8 +490,7 @@ def _answers_kw(scene: _Scene) -> dict[str, Float[np.ndarray, " agent"]]:
 
 def _name_agents(axes: Axes, scene: _Scene) -> None:
     """A column for each agent, at least as many as keep bars narrow."""
-    n, feeder = len(scene.params.agent_bus), scene.params.feeder
-    names = [feeder.bus[bus] for bus in scene.params.agent_bus]
+    n, names = len(scene.params.agent_name), list(scene.params.agent_name)
     middle, half = (n - 1) / 2, max(n, 5) / 2 + 0.1
     axes.set_xlim(middle - half, middle + half)
     label = "bus of the agent"

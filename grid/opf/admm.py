@@ -132,18 +132,16 @@ class AdmmOpf:
         self,
         problem: OpfProblem,
         start: AdmmState | None = None,
-        root_price_per_kwh: Float[np.ndarray, "*batch"] | None = None,
         record: int = 0,
     ) -> AdmmResult:
         """The optimum of every problem in the batch, and how it was reached.
 
         Args:
             start: State of a former result, for a batch of the same size; it is left as it is.
-            root_price_per_kwh: Price signal at the substation; the nodal price there if None.
             record: How many iterations are recorded at most.
         """
         batch = problem.load_kw.shape[:-1]
-        data = self._data(problem, root_price_per_kwh)
+        data = self._data(problem)
         n_row, n, lines = len(data.load), self.feeder.n_bus, self.feeder.n_bus - 1
         if start is not None and len(start.is_lossless) != n_row:
             raise ValueError(f"a start of {len(start.is_lossless)} problems for a batch of {n_row}")
@@ -195,7 +193,7 @@ class AdmmOpf:
             iterates=_iterates(found, batch, self.feeder.base_kva) if record else None,
         )
 
-    def _data(self, problem: OpfProblem, root_price_per_kwh: Float[np.ndarray, "*batch"] | None) -> c.Data:
+    def _data(self, problem: OpfProblem) -> c.Data:
         feeder, s, given = self.feeder, self.feeder.base_kva, problem.injections
         n, n_row = feeder.n_bus, problem.load_kw.size // feeder.n_bus
 
@@ -215,7 +213,7 @@ class AdmmOpf:
             part(given.tan_phi, 1.0),
         ]
         rating = problem.i_max_a.reshape(n_row, n) / feeder.base_a
-        nan = np.full(n_row, np.nan)
+        root = np.full(n_row, np.nan) if problem.root_price_per_kwh is None else problem.root_price_per_kwh
         return c.Data(
             load=np.stack([problem.load_kw, problem.load_kvar - feeder.capacitor_kvar], axis=-1).reshape(n_row, n, 2)
             / s,
@@ -224,7 +222,7 @@ class AdmmOpf:
             v_max=problem.v_max_pu.reshape(n_row, n) ** 2,
             l_max=np.where(self.network.rated, np.minimum(rating, LARGEST_RATING_PU) ** 2, np.inf),
             injection=np.ascontiguousarray(np.stack(injection, axis=-1)),
-            root_price=nan if root_price_per_kwh is None else root_price_per_kwh.reshape(n_row) / TYPICAL_PRICE_PER_KWH,
+            root_price=root.reshape(n_row) / TYPICAL_PRICE_PER_KWH,
         )
 
     def _solution(
@@ -258,6 +256,7 @@ class AdmmOpf:
             "v_max_multiplier": limit[..., c.V_MAX],
             "i_max_multiplier": limit[..., c.I_MAX],
             "i_max_lossless_multiplier": np.where(lossless, limit[..., c.I_MAX_HAT], 0.0),
+            "te_signal_per_kwh": state.signal * TYPICAL_PRICE_PER_KWH,
         }
         found = {
             name: np.where(is_solved[:, None], values, 0.0).reshape(*batch, values.shape[-1])

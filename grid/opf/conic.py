@@ -227,7 +227,7 @@ class ConicOpf:
         device, bus = np.zeros(len(self.device_bus)), np.zeros(self.feeder.n_bus)
         by_device = {"p_kw", "q_kvar"}
         scalars = {"cost_per_hour": np.array(0.0), "status": np.array(int(status)), "iterations": np.array(0)}
-        names = OpfSolution.__dataclass_fields__
+        names = [name for name in OpfSolution.__dataclass_fields__ if name != "te_signal_per_kwh"]
         return {name: scalars.get(name, device if name in by_device else bus) for name in names}
 
 

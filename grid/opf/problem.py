@@ -94,7 +94,11 @@ class Injections:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OpfProblem:
-    """A batch of optimal power flows on one feeder; the limits of the substation itself are not used."""
+    """A batch of optimal power flows on one feeder; the limits of the substation itself are not used.
+
+    `root_price_per_kwh` is where transactive signals start, the nodal price there if None: it changes no dispatch, and
+    only solvers that exchange signals read it.
+    """
 
     feeder: Feeder
     upper_voltage: UpperVoltage
@@ -105,6 +109,7 @@ class OpfProblem:
     v_min_pu: Float[np.ndarray, "*batch bus"]
     v_max_pu: Float[np.ndarray, "*batch bus"]
     i_max_a: Float[np.ndarray, "*batch bus"]
+    root_price_per_kwh: Float[np.ndarray, "*batch"] | None = None
 
     def __post_init__(self) -> None:
         check_problem(self)
@@ -115,7 +120,8 @@ class OpfSolution:
     """The dispatch, what flows, and the multipliers; zeros where `status` says that there is no answer.
 
     Prices are d cost / d load. Multipliers are not negative; those of voltage and current belong to the squared limits
-    in p.u., in currency per hour.
+    in p.u., in currency per hour. `te_signal_per_kwh` is the transactive signal that the solver's coordinators came to
+    among themselves; None of solvers that have none.
     """
 
     p_kw: Float[np.ndarray, "*batch device"]
@@ -133,6 +139,7 @@ class OpfSolution:
     cost_per_hour: Float[np.ndarray, "*batch"]
     status: Int[np.ndarray, "*batch"]
     iterations: Int[np.ndarray, "*batch"]
+    te_signal_per_kwh: Float[np.ndarray, "*batch bus"] | None = None
 
 
 def relaxation_gap(

@@ -51,7 +51,7 @@ def test_it_plays_a_day_by_actions_of_the_action_space_and_batches_agree(policy)
         seen, _ = simulation.step(rows)
 
 
-def test_the_dso_beside_them_leaves_the_signal_at_the_lmp():
+def test_the_dso_beside_them_leaves_the_signal_where_it_starts():
     env, policy = TransactiveMarket(SHORT, roles="both"), Myopic()
     observations, _ = env.reset(seed=1)
     policy.begin(env)
@@ -59,7 +59,7 @@ def test_the_dso_beside_them_leaves_the_signal_at_the_lmp():
         actions = policy.act(observations)
         assert actions[DSO].tolist() == [0.0]
         observations, *_, infos = env.step(actions)
-        assert infos[DSO]["root_per_kwh"] == infos[DSO]["lmp_per_kwh"]
+        assert infos[DSO]["root_per_kwh"] == infos[DSO]["base_per_kwh"]
 
 
 @every_policy
@@ -161,9 +161,10 @@ def test_scheduled_agents_do_what_was_planned_whatever_the_signal():
         simulation.step(policy.act_rows(simulation, simulation.seen))
 
 
-def test_who_optimises_earns_at_least_as_much_as_who_keeps_to_the_schedule_or_looks_at_the_hour_alone():
+@pytest.mark.parametrize("signal_base", ["day_ahead", "real_time"])
+def test_who_optimises_earns_at_least_as_much_as_who_keeps_to_the_schedule_or_looks_at_the_hour_alone(signal_base):
     # At prices that stay as they are, without a loop: the day's bill and cost of all agents together.
-    still = replace(BASE, loop=replace(BASE.loop, rule="none"))
+    still = replace(BASE, loop=replace(BASE.loop, rule="none", signal_base=signal_base))
     earned = {}
     for policy in POLICIES:
         simulation, paid = Transactive(still), 0.0
@@ -172,7 +173,23 @@ def test_who_optimises_earns_at_least_as_much_as_who_keeps_to_the_schedule_or_lo
             _, outcome = simulation.step(policy().act_rows(simulation, simulation.seen))
             paid += outcome.reward.sum()
         earned[policy] = paid
-    assert earned[Optimising] > earned[Scheduled] and earned[Optimising] > earned[Myopic]
+    assert earned[Optimising] > earned[Myopic]
+    if signal_base == "real_time":
+        assert earned[Optimising] > earned[Scheduled]
+    else:  # who is asked at the prices on which it planned, plans the same again
+        assert earned[Optimising] == pytest.approx(earned[Scheduled], rel=1e-5)
+
+
+def test_agents_do_what_they_planned_where_the_signal_stays_at_the_day_ahead_price():
+    still = replace(BASE, loop=replace(BASE.loop, rule="none"))
+    simulation = Transactive(still)
+    simulation.reset(options={"evaluation_day": 0})
+    size = simulation.params.resources.peak_kw
+    while not simulation.is_over[0]:
+        again, planned = (policy().answer(simulation) for policy in (Optimising, Scheduled))
+        for name in NAMES:
+            np.testing.assert_allclose(getattr(again, name) / size, getattr(planned, name) / size, atol=2e-4)
+        simulation.answer(planned)
 
 
 def test_optimising_agents_go_on_where_the_dso_left_them_with_a_day_that_cannot_end_as_it_began():

@@ -53,12 +53,12 @@ def test_costs_and_bills_add_up_hour_by_hour(days):
         np.testing.assert_allclose(day.upstream_real_time, price * gap, rtol=1e-9, atol=1e-9)
 
 
-def test_hours_are_traced_from_the_lmp_to_where_they_closed(days):
+def test_hours_are_traced_from_their_base_to_where_they_closed(days):
     (day,) = days[LOOP]
     assert len(day.traces) == 24
     for t, trace in enumerate(day.traces):
         assert len(trace.import_kw) == len(trace.root_per_kwh) == day.iterations[t]
-        assert trace.root_per_kwh[0] == day.lmp_per_kwh[t] and trace.root_per_kwh[-1] == day.root_per_kwh[t]
+        assert trace.root_per_kwh[0] == day.base_per_kwh[t] and trace.root_per_kwh[-1] == day.root_per_kwh[t]
         assert trace.import_kw[-1] == day.import_kw[t]
         # The signal rises exactly when more is imported than was scheduled.
         gaps = np.array(trace.import_kw[:-1]) - day.scheduled_kw[t]

@@ -148,7 +148,7 @@ def under_way(upper_voltage):
     """Coordinators after some iterations, with the letters under way, and what `propose` and `agree` need."""
     _, problem, solver = posed("ieee37", upper_voltage, n=1)
     solver.settings = solver.settings._replace(most_iterations=30)
-    state, data = solver.solve(problem).state.of_rows, solver._data(problem, None)
+    state, data = solver.solve(problem).state.of_rows, solver._data(problem)
     with_lossless = upper_voltage == "lossless"
     n_equation = coordinators.ALL_EQUATIONS if with_lossless else coordinators.PLAIN_EQUATIONS
     mail = mailbox(solver.feeder.n_bus, with_lossless)
@@ -306,10 +306,31 @@ def test_signals_become_the_transactive_price():
 def test_a_root_price_of_ones_own_scales_the_signals():
     _, problem, solver = posed("ieee37")
     price = np.array([0.08, 0.1, 0.12])
-    result = solver.solve(problem, root_price_per_kwh=price)
+    result = solver.solve(replace(problem, root_price_per_kwh=price))
     found = result.solution
     psi = te_price_per_kwh(solver.feeder, found.flow_kw, found.voltage_pu, price)
     np.testing.assert_allclose(result.signal_per_kwh, psi, rtol=1e-5)
+    np.testing.assert_array_equal(result.signal_per_kwh[:, 0], price)
+
+
+def test_the_answer_holds_the_signals_that_coordinators_exchanged():
+    _, problem, solver = posed("ieee37")
+    for asked in (problem, replace(problem, root_price_per_kwh=np.array([0.08, 0.1, 0.12]))):
+        result = solver.solve(asked)
+        np.testing.assert_array_equal(result.solution.te_signal_per_kwh, result.signal_per_kwh)
+        np.testing.assert_array_equal(solver(asked).te_signal_per_kwh, result.signal_per_kwh)
+    # They lag behind the flows by up to the depth of the feeder: the recursion along the last flows is near, not equal.
+    root, found = result.signal_per_kwh[:, 0], result.solution
+    psi = te_price_per_kwh(solver.feeder, found.flow_kw, found.voltage_pu, root)
+    assert 0.0 < np.abs(found.te_signal_per_kwh / psi - 1.0).max() < 1e-5
+
+
+def test_where_a_signal_starts_changes_nothing_but_signals():
+    _, problem, solver = posed("ieee37")
+    one, other = solver(problem), solver(replace(problem, root_price_per_kwh=np.array([0.2, 0.3, 0.4])))
+    for field in fields(one):
+        if field.name != "te_signal_per_kwh":
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), err_msg=field.name)
 
 
 def test_a_batch_gives_what_its_members_give():

@@ -56,6 +56,7 @@ def query(dso, proposed_kw, load_share=0.6, **more):
 def arrays(response):
     """Every figure of a response but the time that it took."""
     found = {f.name: getattr(response, f.name) for f in fields(response) if f.name != "solve_seconds"}
+    found = {name: values for name, values in found.items() if values is not None}
     parts = found.pop("price_parts")
     return found | {f.name: getattr(parts, f.name) for f in fields(parts)}
 
@@ -327,6 +328,7 @@ def test_every_fault_of_a_query_is_named_at_once():
                 np.zeros(3),
                 load_kvar=load_kvar,
                 lmp_per_kwh=np.nan,
+                root_price_per_kwh=np.array([0.1]),
                 v_min_pu=np.full(32, 0.95),
                 penalty=Penalty(kappa_per_kwh=np.zeros(5)),
             )
@@ -335,6 +337,7 @@ def test_every_fault_of_a_query_is_named_at_once():
         "proposed_kw has shape (3,), not (4,)",
         "load_kvar is not finite at [7]",
         "lmp_per_kwh is not finite",
+        "root_price_per_kwh has shape (1,), not ()",
         "v_min_pu has shape (32,)",
         "kappa_per_kwh has shape (5,)",
     ):
@@ -349,6 +352,7 @@ def test_every_fault_of_a_query_is_named_at_once():
         ({"v_max_pu": np.full(33, np.inf)}, "v_max_pu is not finite"),
         ({"i_max_a": np.zeros(33)}, "i_max_a is not positive"),
         ({"i_max_a": np.full(33, np.nan)}, "i_max_a is NaN"),
+        ({"root_price_per_kwh": np.array(np.nan)}, "root_price_per_kwh is not finite"),
         ({"penalty": Penalty(lambda_corr_per_kw2h=-1.0)}, "quadratic_per_kw2h is negative"),
         ({"penalty": Penalty(voll_per_kwh=np.nan)}, "linear_per_kwh is not finite"),
     ],

@@ -211,7 +211,8 @@ def test_a_batch_of_any_shape_equals_one_by_one(shape):
         load = {"load_kw": problem.load_kw[index], "load_kvar": problem.load_kvar[index]}
         alone = solver(problem_of(dso, proposed_kw[index], **load))
         for f in fields(alone):
-            np.testing.assert_array_equal(getattr(together, f.name)[index], getattr(alone, f.name), err_msg=f.name)
+            if f.name != "te_signal_per_kwh":  # None of a central solver
+                np.testing.assert_array_equal(getattr(together, f.name)[index], getattr(alone, f.name), err_msg=f.name)
 
 
 def test_an_answer_does_not_depend_on_what_was_solved_before():
@@ -237,7 +238,8 @@ def test_a_copy_of_a_used_solver_answers_alike(duplicate):
 def test_a_source_below_the_least_voltage_is_infeasible_whatever_is_shed():
     _, solution = solve(OpfDso(two_buses(v_source_pu=0.9, v_min_pu=0.95), [1]), [0.0])
     assert solution.status == OpfStatus.INFEASIBLE
-    assert all(np.isfinite(getattr(solution, f.name)).all() for f in fields(solution))
+    found = [getattr(solution, f.name) for f in fields(solution)]
+    assert all(np.isfinite(values).all() for values in found if values is not None)
     assert (solution.p_kw == 0).all()
 
 

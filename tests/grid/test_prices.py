@@ -335,8 +335,13 @@ def random_solution(name, upper_voltage):
     return feeder, dso._solve(dso.problem(asked))
 
 
+def figures(solution):
+    """The arrays of a solution; only the distributed solver has signals."""
+    return {f.name: a for f in fields(solution) if (a := getattr(solution, f.name)) is not None}
+
+
 def rows_of(solution, index):
-    return replace(solution, **{f.name: np.asarray(getattr(solution, f.name)[index]) for f in fields(solution)})
+    return replace(solution, **{name: np.asarray(values[index]) for name, values in figures(solution).items()})
 
 
 @pytest.mark.parametrize("upper_voltage", UpperVoltage)
@@ -375,7 +380,7 @@ def test_the_sweeps_give_what_the_dense_formula_gives_for_figures_that_are_no_op
 def test_parts_of_rows_are_the_same_bits_whatever_the_batch_and_the_memory_layout():
     feeder, solution = random_solution("ieee33", UpperVoltage.LOSSLESS)
     together = price_parts(feeder, solution, UpperVoltage.LOSSLESS)
-    laid_out = {f.name: np.asfortranarray(getattr(solution, f.name)) for f in fields(solution)}
+    laid_out = {name: np.asfortranarray(values) for name, values in figures(solution).items()}
     for values in laid_out.values():
         values.setflags(write=False)
     elsewhere = price_parts(feeder, replace(solution, **laid_out), UpperVoltage.LOSSLESS)
@@ -391,8 +396,8 @@ def test_parts_of_rows_are_the_same_bits_whatever_the_batch_and_the_memory_layou
 def test_one_compilation_serves_a_single_interval_a_batch_and_an_empty_batch():
     feeder, solution = random_solution("ieee33", UpperVoltage.LOSSLESS)
     first = rows_of(solution, (0, 0))
-    values = {f.name: getattr(first, f.name) for f in fields(first)}
-    spread = replace(first, **{name: np.broadcast_to(value, (3, *value.shape)) for name, value in values.items()})
+    values = figures(first).items()
+    spread = replace(first, **{name: np.broadcast_to(value, (3, *value.shape)) for name, value in values})
     for upper_voltage in UpperVoltage:
         for asked in (solution, first, rows_of(solution, 0), spread):
             assert price_parts(feeder, asked, upper_voltage).total().shape == asked.flow_kw.shape

@@ -75,12 +75,12 @@ def test_the_dso_moves_the_signal_that_is_answered_next():
     asked, signals = [0.5, -0.25, 1.0], []
     for share in asked:
         *_, infos = env.step(zeros(env) | {DSO: np.array([share])})
-        signals.append(infos[DSO]["root_per_kwh"] / infos[DSO]["lmp_per_kwh"])
+        signals.append(infos[DSO]["root_per_kwh"] / infos[DSO]["base_per_kwh"])
         assert infos[DSO]["closing"] == Closing.OPEN
     np.testing.assert_allclose(signals, [1.0, 1.1, 0.95])
     seen = env.step(zeros(env) | {DSO: np.array([9.0])})[0][DSO]
     names = [e.name for e in env.describe_observation(DSO)]
-    assert seen[names.index("root signal")] in (0.0, 1.0)  # at the bound, or a new hour at the LMP
+    assert seen[names.index("root signal")] in (0.0, 1.0)  # at the bound, or a new hour at its base
 
 
 # What is paid
@@ -187,7 +187,7 @@ def test_what_is_seen_says_what_is_so():
     expected = {
         "LMP now": days.lmp_per_kwh[0, t] / 0.1,
         "day-ahead LMP in 2 intervals": days.forecast.lmp_per_kwh[0, t + 2] / 0.1,
-        "root signal": (state.root_per_kwh[0] / days.lmp_per_kwh[0, t] - 1) / 0.2,
+        "root signal": (state.root_per_kwh[0] / days.forecast.lmp_per_kwh[0, t] - 1) / 0.2,
         "scheduled import now": days.day_ahead.import_kw[0, t] / size,
         "scheduled import in 7 intervals": days.day_ahead.import_kw[0, t + 7] / size,
         "gap in the last iteration of this hour": 10 * state.gap_kw[0] / size,

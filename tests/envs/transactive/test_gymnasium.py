@@ -46,7 +46,7 @@ def test_it_is_the_simulation_whose_agents_hear_the_signal_before_they_answer():
         asked = policy.act_rows(simulation, simulation.seen)
         _, outcome = simulation.step(asked, dso_actions=np.array([np.float32(share)], dtype=float))
         np.testing.assert_allclose(
-            [signal, info["root_per_kwh"]], (1 + 0.2 * share) * outcome.lmp_per_kwh[0], rtol=1e-6
+            [signal, info["root_per_kwh"]], (1 + 0.2 * share) * outcome.base_per_kwh[0], rtol=1e-6
         )
         assert (reward, info["gap_kw"]) == (outcome.dso_reward[0], outcome.gap_kw[0])
         np.testing.assert_allclose(reward, -BASE.imbalance_spread * info["lmp_per_kwh"] * abs(info["gap_kw"]))
@@ -121,7 +121,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played():
         env.step(price(np.nan))
     assert env.simulation.running()[0].steps.tolist() == [0]
     beyond = env.step(price(7.0))[4]
-    np.testing.assert_allclose(beyond["root_per_kwh"], 1.2 * beyond["lmp_per_kwh"])
+    np.testing.assert_allclose(beyond["root_per_kwh"], 1.2 * beyond["base_per_kwh"])
     with pytest.raises(PeergridError, match=r"call reset\(\)"):
         env.step(price(0.0))
 

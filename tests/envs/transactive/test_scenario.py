@@ -159,13 +159,21 @@ def test_every_contradiction_of_the_numbers_is_named_at_once():
         replace(
             BASE,
             agents=(
-                replace(first, shiftable_share=1.5, charge_efficiency=0.0, pv_share=-1.0),
+                replace(first, load_share=1.5, shiftable_share=1.5, charge_efficiency=0.0, pv_share=-1.0),
                 replace(second, bus=first.bus, discharge_efficiency=1.1, storage_hours=nan),
-                replace(third, shift_per_kw2h=0.0, storage_per_kw2h=0.0, generator_last_per_kwh=0.09),
+                replace(third, load_share=0.0, shift_per_kw2h=0.0, storage_per_kw2h=0.0, generator_last_per_kwh=0.09),
                 *others,
             ),
             network=replace(BASE.network, v_min_pu=nan),
-            loop=replace(BASE.loop, bound_share=1.0, max_iterations=0, step_share=-0.01, threshold_share=nan),
+            loop=replace(
+                BASE.loop,
+                bound_share=1.0,
+                max_iterations=0,
+                step_share=-0.01,
+                threshold_share=nan,
+                signal_base="ahead",
+                gain=0.0,
+            ),
             dso=replace(BASE.dso, penalty="paper", upper_voltage="high", kappa_per_kwh=-0.05),
             imbalance_spread=0.0,
             intervals=0,
@@ -176,7 +184,10 @@ def test_every_contradiction_of_the_numbers_is_named_at_once():
         )
     for fault in (
         "scenario 'ieee37'",
-        "two agents share a bus",
+        "agents at bus 701 have 2.5 of its load: give each a load_share, together at most 1",
+        "agents[2] at bus 722: load_share is 0, and all resources are shares of that load",
+        "loop.signal_base is 'ahead'; it is 'day_ahead' or 'real_time'",
+        "loop.gain is 0: the proportional rule would never move the signal",
         "agents[0] at bus 701: shiftable_share is above 1",
         "agents[0] at bus 701: efficiencies must lie in (0, 1]",
         "agents[0] at bus 701: pv_share is -1.0, not a number >= 0",

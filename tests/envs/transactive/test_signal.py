@@ -5,24 +5,24 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from peergrid.envs.transactive.signal import GAIN, Rule, Standing, fixed, halving, none, proportional
+from peergrid.envs.transactive.signal import Rule, Standing, fixed, halving, none, proportional
 
-LMP = 0.1
+BASE, GAIN = 0.1, 0.8
 moving = pytest.mark.parametrize("rule", [fixed, halving, proportional])
 
 
-def move(rule, root, gap_share, last_gap_share=0.0, step_share=0.01):
-    given = {"root_per_kwh": root, "lmp_per_kwh": LMP, "gap_share": gap_share}
+def move(rule, root, gap_share, last_gap_share=0.0, step_share=0.01, gain=GAIN):
+    given = {"root_per_kwh": root, "base_per_kwh": BASE, "gap_share": gap_share}
     given |= {"last_gap_share": last_gap_share, "step_share": step_share}
     each = {name: np.atleast_1d(np.array(a, dtype=float)) * np.ones(np.size(root)) for name, a in given.items()}
-    return rule(Standing(**each))
+    return rule(Standing(**each, gain=gain))
 
 
 def answered(rule, rounds, wanted=1.043, slope=5.0):
-    """Gaps of a market that imports less the higher the signal, and meets its schedule at `wanted` times the LMP."""
-    root, last, step, gaps = np.array([LMP]), 0.0, np.array([0.01]), []
+    """Gaps of a market that imports less the higher the signal, and meets its schedule at `wanted` times the base."""
+    root, last, step, gaps = np.array([BASE]), 0.0, np.array([0.01]), []
     for _ in range(rounds):
-        gaps.append(float(slope * (wanted - root[0] / LMP)))
+        gaps.append(float(slope * (wanted - root[0] / BASE)))
         root, step = move(rule, root, gaps[-1], last, step)
         last = gaps[-1]
     return np.array(gaps)
@@ -40,7 +40,7 @@ def test_the_signal_rises_where_more_is_imported_than_scheduled_and_falls_where_
 
 
 @pytest.mark.parametrize("rule", [fixed, halving])
-def test_a_step_is_a_share_of_the_lmp_whatever_the_gap(rule):
+def test_a_step_is_a_share_of_the_base_whatever_the_gap(rule):
     root, step = move(rule, [0.1, 0.1], [0.001, 3.0], step_share=0.02)
     np.testing.assert_allclose(root, 0.102)
     np.testing.assert_array_equal(step, 0.02)
@@ -61,6 +61,18 @@ def test_fixed_never_halves():
 def test_proportional_moves_by_the_gap():
     root, _ = move(proportional, [0.1, 0.1, 0.11], [0.05, -0.1, 0.02])
     np.testing.assert_allclose(root, [0.1 + GAIN * 0.005, 0.1 - GAIN * 0.01, 0.11 + GAIN * 0.002])
+
+
+@pytest.mark.parametrize("gain", [0.1, 0.8, 2.5])
+def test_a_gap_of_one_percent_moves_the_proportional_signal_by_the_gain_in_percent_of_the_base(gain):
+    root, step = move(proportional, [0.11, 0.09], [0.01, -0.01], gain=gain)
+    np.testing.assert_allclose(root, [0.11 + gain / 100 * BASE, 0.09 - gain / 100 * BASE])
+    np.testing.assert_array_equal(step, 0.01)
+
+
+@pytest.mark.parametrize("rule", [fixed, halving, none])
+def test_other_rules_do_not_read_the_gain(rule):
+    np.testing.assert_array_equal(*(move(rule, [0.1, 0.11], [0.02, -0.3], gain=gain)[0] for gain in (0.1, 9.0)))
 
 
 def test_none_stays():

@@ -66,8 +66,9 @@ def test_the_loop_brings_the_exchange_nearer_to_its_schedule(with_signal, withou
 
 
 def test_every_root_signal_is_within_its_bounds_and_moves_against_the_gap(with_signal):
-    _, outcomes = with_signal
-    share = np.array([o.root_per_kwh[0] / o.lmp_per_kwh[0] for o in outcomes])
+    simulation, outcomes = with_signal
+    day_ahead = simulation.running()[1].forecast.lmp_per_kwh[0]
+    share = np.array([o.root_per_kwh[0] / day_ahead[o.interval[0]] for o in outcomes])
     assert 0.8 - 1e-9 <= share.min() < 0.99 and 1.01 < share.max() <= 1.2 + 1e-9
     for before, after in pairwise(outcomes):
         if not before.is_closed[0]:

@@ -24,6 +24,16 @@ def begun(seed=0, num_envs=1, scenario=SHORT, dso=None, **loop):
     return simulation
 
 
+either_base = pytest.mark.parametrize("signal_base", ["day_ahead", "real_time"])
+
+
+def bases(simulation):
+    """The prices from which the root signals of the first row's hours start."""
+    days = simulation.running()[1]
+    of = {"day_ahead": days.forecast.lmp_per_kwh, "real_time": days.lmp_per_kwh}
+    return of[simulation.scenario.loop.signal_base][0]
+
+
 def actions(shift=0.0, generator=0.0, storage=0.0, rows=1):
     return np.tile(np.array([shift, generator, storage]), (rows, N_AGENT, 1))
 
@@ -56,12 +66,14 @@ def test_an_hour_closes_where_the_rule_leaves_the_signal():
     assert outcome.closing.tolist() == [Closing.SIGNAL_STANDS]
 
 
+@either_base
 @pytest.mark.parametrize(("action", "bound"), [(GREEDY, 1.2), (GENEROUS, 0.8)], ids=["missing", "left over"])
-def test_an_hour_closes_at_the_bound_that_steps_lead_to(action, bound):
-    outcomes = until_closed(begun(), action)
+def test_an_hour_closes_at_the_bound_that_steps_lead_to(action, bound, signal_base):
+    simulation = begun(signal_base=signal_base)
+    outcomes = until_closed(simulation, action)
     assert len(outcomes) in (21, 22)  # twenty steps of 1 %, one more where rounding stops short of the bound
     assert [Closing(o.closing[0]) for o in outcomes] == [Closing.OPEN] * (len(outcomes) - 1) + [Closing.SIGNAL_STANDS]
-    share = np.array([o.root_per_kwh[0] / o.lmp_per_kwh[0] for o in outcomes])
+    share = np.array([o.root_per_kwh[0] / bases(simulation)[0] for o in outcomes])
     expected = 1 + np.sign(bound - 1) * 0.01 * np.arange(len(outcomes))
     np.testing.assert_allclose(share, np.clip(expected, 0.8, 1.2))
     assert share[-1] == pytest.approx(bound)
@@ -92,32 +104,48 @@ def test_no_rule_leads_beyond_the_bounds(wild):
     simulation.params = replace(simulation.params, loop=replace(simulation.params.loop, rule=far))
     first, second = until_closed(simulation, actions())
     assert first.closing[0] == Closing.OPEN and second.closing[0] == Closing.SIGNAL_STANDS
-    np.testing.assert_allclose(second.root_per_kwh, (1.2 if wild > 1 else 0.8) * second.lmp_per_kwh)
+    np.testing.assert_allclose(second.root_per_kwh, (1.2 if wild > 1 else 0.8) * bases(simulation)[0])
 
 
 # Where somebody else moves the signal
 
 
 def test_a_signal_that_is_left_as_it_is_closes_the_hour_when_it_was_answered():
-    outcomes = until_closed(begun(threshold_share=0.0), GREEDY, dso_actions=np.zeros(1))
+    simulation = begun(threshold_share=0.0)
+    outcomes = until_closed(simulation, GREEDY, dso_actions=np.zeros(1))
     assert [o.closing[0] for o in outcomes] == [Closing.OPEN, Closing.SIGNAL_STANDS]
-    assert all(o.root_per_kwh == o.lmp_per_kwh for o in outcomes)
+    assert all(o.root_per_kwh == bases(simulation)[0] for o in outcomes)
 
 
+@either_base
 @pytest.mark.parametrize(("action", "helps"), [(GREEDY, 1.0), (GENEROUS, -1.0)], ids=["missing", "left over"])
-def test_the_bound_that_the_gap_asks_for_closes_the_hour_and_the_other_one_does_not(action, helps):
+def test_the_bound_that_the_gap_asks_for_closes_the_hour_and_the_other_one_does_not(action, helps, signal_base):
     for moved, n_iterations in ((helps, 2), (-helps, 3)):
-        outcomes = until_closed(begun(), action, dso_actions=np.array([moved]))
+        simulation = begun(signal_base=signal_base)
+        outcomes = until_closed(simulation, action, dso_actions=np.array([moved]))
         assert len(outcomes) == n_iterations and outcomes[-1].closing[0] == Closing.SIGNAL_STANDS
         assert all(np.sign(o.gap_kw[0]) == helps for o in outcomes)
-        np.testing.assert_allclose(outcomes[-1].root_per_kwh, (1 + 0.2 * moved) * outcomes[-1].lmp_per_kwh)
+        np.testing.assert_allclose(outcomes[-1].root_per_kwh, (1 + 0.2 * moved) * bases(simulation)[0])
 
 
 def test_nobody_moves_the_signal_beyond_its_bounds():
     simulation = begun(threshold_share=0.0)
     simulation.step(GREEDY, dso_actions=np.array([9.0]))
-    state, days = simulation.running()
-    np.testing.assert_allclose(state.root_per_kwh, 1.2 * days.lmp_per_kwh[:, 0])
+    np.testing.assert_allclose(simulation.running()[0].root_per_kwh, 1.2 * bases(simulation)[0])
+
+
+def test_what_differs_between_the_bases_is_where_signals_start_and_nothing_else():
+    one, other = (begun(signal_base=base, rule="none") for base in ("day_ahead", "real_time"))
+    assert_equal(one.running()[1], other.running()[1])
+    a, b = (s.step(actions(0.3, 0.5, -0.6))[1] for s in (one, other))
+    for name in ("lmp_per_kwh", "import_kw", "gap_kw", "upstream_cost", "total_cost", "dso_reward", "operating_cost"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    day_ahead, real_time = bases(one)[0], bases(other)[0]
+    assert (a.root_per_kwh[0], b.root_per_kwh[0]) == (day_ahead, real_time) and day_ahead != real_time
+    np.testing.assert_allclose(a.signal_per_kwh / b.signal_per_kwh, day_ahead / real_time)
+    # Deviations are settled at the signal: what the DSO passes on is then not what it pays.
+    np.testing.assert_allclose(a.bills.real_time / b.bills.real_time, day_ahead / real_time)
+    np.testing.assert_array_equal(a.bills.day_ahead, b.bills.day_ahead)
 
 
 # What moves, and when
@@ -153,23 +181,25 @@ def test_the_gap_costs_the_dsos_mark_in_every_iteration():
         assert o.dso_reward[0] < -0.1
 
 
-def test_the_next_hour_opens_at_its_lmp_with_the_losses_of_the_schedule():
-    simulation = begun(max_iterations=2)
+@either_base
+def test_the_next_hour_opens_at_its_base_with_the_losses_of_the_schedule(signal_base):
+    simulation = begun(max_iterations=2, signal_base=signal_base)
     simulation.step(GREEDY)
     simulation.state = replace(simulation.state, step_share=np.array([0.002]))  # as after halving
     until_closed(simulation, GREEDY)
     state, days = simulation.running()
     assert (state.interval[0], state.iteration[0], state.gap_kw[0]) == (1, 0, 0.0)
-    assert state.root_per_kwh[0] == days.lmp_per_kwh[0, 1] == pytest.approx(state.signal_per_kwh[0, 0])
+    assert state.root_per_kwh[0] == bases(simulation)[1] == pytest.approx(state.signal_per_kwh[0, 0])
     ahead = days.day_ahead.signal_per_kwh[0, 1]
     np.testing.assert_allclose(state.signal_per_kwh[0] / state.root_per_kwh[0], ahead / ahead[0])
+    assert np.allclose(state.signal_per_kwh[0], ahead, rtol=1e-9) == (signal_base == "day_ahead")
     assert np.isnan(state.last_root_per_kwh[0]) and state.step_share[0] == SHORT.loop.step_share
     closed_with = simulation.outcome.gap_kw[0]
     assert state.last_gap_kw[0] == closed_with
     _, outcome = simulation.step(GENEROUS)  # this hour goes on, and remembers the one before
     state = simulation.running()[0]
     assert state.last_gap_kw[0] == closed_with != outcome.gap_kw[0] == state.gap_kw[0]
-    assert state.last_root_per_kwh[0] == outcome.root_per_kwh[0] == outcome.lmp_per_kwh[0]
+    assert state.last_root_per_kwh[0] == outcome.root_per_kwh[0] == outcome.base_per_kwh[0] == bases(simulation)[1]
 
 
 def test_signals_follow_the_losses_of_the_flows_that_were_answered():

@@ -146,24 +146,26 @@ def test_why_an_hour_closed_is_told_and_money_only_then(closing):
 @pytest.mark.parametrize(
     "action, way",
     [
-        (1.0, "LMP +20.0 %, at its upper bound"),
-        (-1.0, "LMP -20.0 %, at its lower bound"),
-        (-0.5, "LMP -10.0 %, 50 % of the way to its lower bound"),
-        (0.0, "the LMP"),
+        (1.0, "{base} +20.0 %, at its upper bound"),
+        (-1.0, "{base} -20.0 %, at its lower bound"),
+        (-0.5, "{base} -10.0 %, 50 % of the way to its lower bound"),
+        (0.0, "the {base}"),
     ],
 )
-def test_the_root_signal_is_placed_between_its_bounds(action, way):
-    simulation = begun(replace(BASE, loop=replace(ENDING[Closing.OPEN], bound_share=0.2)))
+@pytest.mark.parametrize(("signal_base", "name"), [("day_ahead", "day-ahead LMP"), ("real_time", "LMP")])
+def test_the_root_signal_is_placed_between_its_bounds(action, way, signal_base, name):
+    simulation = begun(replace(BASE, loop=replace(ENDING[Closing.OPEN], bound_share=0.2, signal_base=signal_base)))
     for _ in range(2):  # what the DSO says is answered in the next iteration
         simulation.step(np.zeros((1, simulation.n_agent, 3)), dso_actions=np.array([action]))
     assert simulation.outcome.iteration[0] == 1
-    assert f"({way})" in text_of(simulation)
+    assert f"({way.format(base=name)})" in text_of(simulation)
 
 
 def test_before_the_first_iteration_it_says_what_is_to_be_answered():
     simulation = begun()
     text, now = text_of(simulation), simulation.now()
-    assert "00:00 to 01:00, iteration 1 of" in text and "To be answered" in text and "(the LMP)" in text
+    assert "00:00 to 01:00, iteration 1 of" in text and "To be answered" in text
+    assert "(the day-ahead LMP)" in text
     assert f"P_Sch {now.scheduled_kw[0]:.0f} kW, load of all buses {now.load_kw[0].sum():.0f} kW" in text
     most = now.limits.shift_most_kw[0, 0]
     assert f"{-most:.1f} to {most:.1f}" in text
@@ -240,8 +242,10 @@ def test_what_goes_wrong_stands_out(monkeypatch):
     assert "   ·   ".join(wrong) in told
 
 
-def test_prices_of_hours_to_come_are_not_given_away():
-    simulation = played(replace(BASE, loop=ENDING[Closing.OUT_OF_ITERATIONS]), steps=3)
+@pytest.mark.parametrize("signal_base", ["day_ahead", "real_time"])
+def test_prices_of_hours_to_come_are_not_given_away(signal_base):
+    loop = replace(ENDING[Closing.OUT_OF_ITERATIONS], signal_base=signal_base)
+    simulation = played(replace(BASE, loop=loop), steps=3)
     state, days = simulation.running()
     others = days.lmp_per_kwh.copy()
     others[:, 3:] *= 1.5

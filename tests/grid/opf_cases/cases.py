@@ -191,4 +191,5 @@ def stack(problems: Sequence[OpfProblem]) -> OpfProblem:
 
 def row(solution: OpfSolution, index: int) -> OpfSolution:
     """One answer of a batch."""
-    return OpfSolution(**{f.name: np.asarray(getattr(solution, f.name)[index]) for f in fields(solution)})
+    found = {f.name: values for f in fields(solution) if (values := getattr(solution, f.name)) is not None}
+    return OpfSolution(**{name: np.asarray(values[index]) for name, values in found.items()})
