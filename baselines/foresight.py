@@ -31,7 +31,6 @@ from peergrid.grid.dso import DsoQuery
 
 EXPORTS = 7  # that are asked about first, from full import to full export
 REFINEMENTS = 2  # times that three more are asked about around the plan, each time four times closer
-ALONG = 0.5  # share of its own change by which a microgrid supposes that the others change
 FINER = 8  # points of a curve for each that was predicted
 POWERS = 33  # battery powers at which the worth of a kW is taken
 FIRST_ROUNDS, ROUNDS = (
@@ -223,7 +222,7 @@ def answers_of(predictor: Predictor, coming: Expected, state: State, params: Par
     """What the predictor says to microgrids that suppose the others to move along with them."""
 
     def answer(export_kw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        everybody = moving_along(export_kw.swapaxes(1, 2), state, params, ALONG)
+        everybody = moving_along(export_kw.swapaxes(1, 2), state, params)
         found = ask(everybody, coming, state, predictor, params)
         return found.accepted_kw.swapaxes(1, 2), found.price_per_kwh.swapaxes(1, 2)
 

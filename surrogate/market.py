@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from peergrid.envs.p2p_trading.outlook import supposed
+from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
@@ -23,7 +23,7 @@ class Rollout:
     """Intervals that were played: all proposals with the DSO's answers, and what each microgrid could ask before.
 
     Each asked about its own proposal, the only option of both questions: when the interval began, with the others at
-    what was accepted of them last (`question`), and the day before, by forecasts, nobody else trading (`early`).
+    what was accepted of them last (`question`), and the day before, by forecasts, the others moving along (`early`).
     """
 
     truth: Samples
@@ -40,6 +40,7 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     simulation = Simulation(once, num_envs=days, dso=dso, predictor="none")
     simulation.reset(seed=seed, options={"evaluation_day": 0} if held_out else None)
     params, rng = simulation.params, np.random.default_rng(seed)
+    nothing_yet = simulation.running()[0]
     played: list[Samples] = []
     asked: list[Question] = []
     asked_early: list[Question] = []
@@ -63,7 +64,7 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
                 status=response.status,
             )
         )
-        own_kw, nobody = outcome.proposed_kw[:, :, None, None], np.zeros((days, 1, simulation.n_agent))
+        own_kw = outcome.proposed_kw[:, :, None, None]
         asked.append(
             Question(
                 load_kw=now.load_kw[:, None],
@@ -80,7 +81,7 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
                 load_kw=drawn.load_forecast_kw[:, t : t + 1],
                 load_kvar=drawn.load_forecast_kvar[:, t : t + 1],
                 lmp_per_kwh=drawn.lmp_day_ahead_per_kwh[:, t : t + 1],
-                supposed_kw=supposed(own_kw, nobody),
+                supposed_kw=moving_along(own_kw, nothing_yet, params),
             )
         )
     return Rollout(truth=concatenate(played), question=_joined(asked), early=_joined(asked_early), public=params.public)

@@ -149,7 +149,7 @@ def _prices_ahead(
     above = [foretold.above_lmp_per_kwh, foretold.above_lmp_low_per_kwh, foretold.above_lmp_high_per_kwh]
     # [end batch ahead agent option]
     by_time = np.array([values.swapaxes(1, 2)[rows, ahead] for values in above])
-    by_time[:, :, params.predicted_intervals - 1 :] = 0.0
+    by_time[:, :, max(params.predicted_intervals, 1) - 1 :] = 0.0
     prices = by_time + lmp_per_kwh[:, :, None, None]
     return prices.transpose(0, 2, 4, 1, 3).reshape(-1, *state.stored_kwh.shape)
 

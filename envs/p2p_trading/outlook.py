@@ -12,6 +12,7 @@ from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question
 from peergrid.envs.p2p_trading.transition import intervals_from
 from peergrid.envs.p2p_trading.types import Days, Params, State
 
+ALONG = 0.5  # share of its own change by which a microgrid supposes that the others change
 AHEAD_OPTIONS = ("no trade", "full import", "full export")
 
 
@@ -29,7 +30,7 @@ class Foretold:
     """What was predicted, when the day began, of each own nodal price above the LMP, with intervals.
 
     For each interval of the day and of the lookahead beyond, without a trade of one's own, at full import and at full
-    export, nobody else trading.
+    export, the others moving along.
     """
 
     above_lmp_per_kwh: Float[np.ndarray, "batch agent time option"]
@@ -84,7 +85,7 @@ def supposed(
 
 
 def moving_along(
-    own_kw: Float[np.ndarray, "batch agent ahead option"], state: State, params: Params, share: float
+    own_kw: Float[np.ndarray, "batch agent ahead option"], state: State, params: Params, share: float = ALONG
 ) -> Float[np.ndarray, "batch agent ahead option trade"]:
     """What each microgrid supposes everybody to propose: the others what was accepted of them last, moved by a share of
     its own change since then, in proportion to their ratings.
@@ -143,9 +144,9 @@ def foretell(state: State, days: Days, predictor: Predictor, params: Params) -> 
     )
     own_kw = np.zeros((*state.stored_kwh.shape, n, len(AHEAD_OPTIONS)))
     own_kw[..., 1:] = np.stack(reach(days, params), axis=-1).swapaxes(1, 2)
-    nobody = np.zeros((len(own_kw), 1, own_kw.shape[1]))
     is_wanted = params.predicted_intervals > 1
-    found = ask(supposed(own_kw, nobody), coming, state, predictor, params, n if is_wanted else 0)
+    everybody = moving_along(own_kw, state, params)
+    found = ask(everybody, coming, state, predictor, params, n if is_wanted else 0)
     lmp = days.lmp_day_ahead_per_kwh[:, None, :, None]
     return Foretold(
         above_lmp_per_kwh=found.price_per_kwh - lmp,
