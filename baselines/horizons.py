@@ -134,14 +134,15 @@ def learned(folder: Path) -> list[Point]:
 
 def table(points: list[Point], horizons: list[int]) -> Table:
     """The scores as a table, a column for each horizon."""
-    grid = Table(title="Score by intervals that are predicted", title_justify="left", padding=(0, 0, 0, 1))
+    title = "Score by intervals that are predicted, with its 95 % interval"
+    grid = Table(title=title, title_justify="left", padding=(0, 0, 0, 1))
     for name in ("scenario", "policy", "predictor"):
-        grid.add_column(name)
+        grid.add_column(name, no_wrap=True)
     for horizon in horizons:
         grid.add_column(f"{horizon}", justify="right", no_wrap=True)
     by_row: dict[tuple[str, str, str], dict[int, str]] = {}
     for p in points:
-        cell = f"{p.score:.1f} [{p.low:.0f}, {p.high:.0f}]"
+        cell = f"{p.score:.1f}\n{p.low:.0f}, {p.high:.0f}"
         by_row.setdefault((p.scenario, p.policy, p.predictor), {})[p.horizon] = cell
     for row, cells in by_row.items():
         grid.add_row(*row, *[cells.get(horizon, "") for horizon in horizons])
