@@ -250,7 +250,6 @@ class Foresighted(MarketPolicy):
         def plan(state: State, days: Days, rows: Bool[np.ndarray, " batch"]) -> Plan:
             rest = Rest.of(state, days, params)
             coming = expected(state, days, params, params.intervals - int(state.step[0]))
-
             answer = answers_of(predictor, coming, state, params)
             return plan_against(answer, rest, params.microgrids, params, self.counts_influence)
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH
+from peergrid.envs.entries import unbent
 from peergrid.envs.microgrid import export_at, export_range, marginal_value
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -126,8 +126,7 @@ class Truthful(MarketPolicy):
 
         battery_kw = _arbitrage(simulation, now)
         interval = replace(now.interval, battery_kw=battery_kw)
-        price = predicted("last proposal", "nodal price") * PRICE_UNIT_PER_KWH
-        price = np.clip(price, 0.0, params.market.price_cap_per_kwh)
+        price = np.clip(unbent(predicted("last proposal", "nodal price")), 0.0, params.market.price_cap_per_kwh)
         rating = params.microgrids.rating_kw
         importing, exporting = (predicted(option, "acceptance") * rating for option in ("full import", "full export"))
         quantity_kw = np.clip(export_at(params.microgrids, interval, price, "left"), importing, exporting)

@@ -11,7 +11,21 @@ from jaxtyping import Float, Float32
 
 # Prices are seen as multiples of this, so that they are of the order of 1.
 PRICE_UNIT_PER_KWH = 0.1
+BENT_PRICE = f"asinh of {PRICE_UNIT_PER_KWH:g} currency/kWh"
 Bounds = tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]
+
+
+def bent(price_per_kwh: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """A nodal price as it is seen: nearly linear up to `PRICE_UNIT_PER_KWH`, a logarithm beyond.
+
+    Where a limit binds, nodal prices are ten times what they are elsewhere; bent, both are of the order of 1.
+    """
+    return np.arcsinh(price_per_kwh / PRICE_UNIT_PER_KWH)
+
+
+def unbent(seen: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The nodal price per kWh that is seen so."""
+    return PRICE_UNIT_PER_KWH * np.sinh(seen)
 
 
 @dataclass(frozen=True, kw_only=True)

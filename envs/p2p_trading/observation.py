@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, Entry
+from peergrid.envs.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
 from peergrid.envs.p2p_trading.outlook import AHEAD_OPTIONS, Foretold, ask, expected, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
@@ -17,13 +17,22 @@ OPTIONS = ("full import", "no trade", "last proposal", "full export")
 def layout(params: Params) -> tuple[Entry, ...]:
     """The entries of an observation, in order; the same for every predictor and every microgrid."""
     highest = params.market.price_cap_per_kwh / PRICE_UNIT_PER_KWH
+    most = float(bent(np.array([params.market.price_cap_per_kwh]))[0])
     rating, price = "share of rating", f"{PRICE_UNIT_PER_KWH:g} currency/kWh"
 
     def share(name: str, unit: str = "1", low: float = 0.0) -> Entry:
         return Entry(name=name, unit=unit, low=low, high=1.0)
 
-    def priced(name: str, low: float = -highest) -> Entry:
+    def priced(name: str, low: float = 0.0) -> Entry:
         return Entry(name=name, unit=price, low=low, high=highest)
+
+    def nodal(name: str) -> tuple[Entry, Entry, Entry]:
+        """A predicted nodal price, and how far below and above the true one may be."""
+        return (
+            Entry(name=name, unit=BENT_PRICE, low=-most, high=most),
+            Entry(name=f"{name}, below", unit=BENT_PRICE, low=-2.0 * most, high=0.0),
+            Entry(name=f"{name}, above", unit=BENT_PRICE, low=0.0, high=2.0 * most),
+        )
 
     ahead = range(1, params.lookahead)
     entries = [
@@ -36,34 +45,29 @@ def layout(params: Params) -> tuple[Entry, ...]:
         share("PV now", rating),
         *(share(f"PV forecast in {k} intervals", rating) for k in ahead),
         share("reference demand now", rating),
-        priced("diesel cost at no output", 0.0),
-        priced("diesel cost at full output", 0.0),
+        priced("diesel cost at no output"),
+        priced("diesel cost at full output"),
         share("diesel capacity", rating),
-        priced("utility of the first kWh", 0.0),
-        priced("LMP now", 0.0),
-        *(priced(f"day-ahead LMP in {k} intervals", 0.0) for k in ahead),
+        priced("utility of the first kWh"),
+        priced("LMP now"),
+        *(priced(f"day-ahead LMP in {k} intervals") for k in ahead),
         share("load of the feeder now", "share of nominal", -1.0),
         *(share(f"load of the feeder expected in {k} intervals", "share of nominal", -1.0) for k in ahead),
-        *(priced(f"LMP expected in {k} intervals", 0.0) for k in ahead),
-        priced("own nodal price in the last interval"),
-        priced("LMP in the last interval", 0.0),
-        priced("transactive signal in the last interval"),
+        *(priced(f"LMP expected in {k} intervals") for k in ahead),
+        nodal("own nodal price in the last interval")[0],
+        priced("LMP in the last interval"),
+        priced("transactive signal in the last interval", -highest),
         share("own proposal in the last interval", rating, -1.0),
         share("share of it that was accepted"),
     ]
     for option in OPTIONS:
         entries += [
             share(f"{option}: proposal", rating, -1.0),
-            *(share(f"{option}: predicted acceptance{what}", rating, -1.0) for what in ("", ", low", ", high")),
-            *(priced(f"{option}: predicted nodal price{what}") for what in ("", ", low", ", high")),
+            *(share(f"{option}: predicted acceptance{what}", rating, -1.0) for what in ("", ", below", ", above")),
+            *nodal(f"{option}: predicted nodal price"),
         ]
-    entries += [
-        priced(f"{option} in {k} intervals: predicted nodal price{what}")
-        for what in ("", ", low", ", high")
-        for k in ahead
-        for option in AHEAD_OPTIONS
-    ]
-    return tuple(entries)
+    of_later = [nodal(f"{option} in {k} intervals: predicted nodal price") for k in ahead for option in AHEAD_OPTIONS]
+    return (*entries, *(each[what] for what in range(3) for each in of_later))
 
 
 def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]:
@@ -97,9 +101,9 @@ def observe(
     hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
     ahead = intervals_from(state.step, 1, params.lookahead)
     feeder_load = coming.load_kw.sum(axis=-1) / np.abs(params.feeder.load_kw).sum()
-    powers = [asked_kw, *(getattr(prediction, f"accepted{end}_kw")[:, :, 0] for end in ("", "_low", "_high"))]
-    prices = [getattr(prediction, f"price{end}_per_kwh")[:, :, 0] for end in ("", "_low", "_high")]
-    asked = np.concatenate([np.array(powers) / rating[:, None], per_price(np.array(prices))])
+    powers = _with_room([getattr(prediction, f"accepted{end}_kw")[:, :, 0] for end in ("", "_low", "_high")])
+    prices = _with_room([bent(getattr(prediction, f"price{end}_per_kwh")[:, :, 0]) for end in ("", "_low", "_high")])
+    asked = np.concatenate([np.array([asked_kw, *powers]) / rating[:, None], prices])
     # In this order: option by option, what is asked and answered of each.
     of_options = asked.transpose(3, 0, 1, 2).reshape(-1, *last.shape)
     columns = (
@@ -120,13 +124,13 @@ def observe(
         entries_ahead(per_price(days.lmp_day_ahead_per_kwh[ahead])),
         entries_ahead(feeder_load),
         entries_ahead(per_price(coming.lmp_per_kwh[:, 1:])),
-        per_price(state.last_price_per_kwh),
+        bent(state.last_price_per_kwh),
         per_price(state.last_lmp_per_kwh[:, None]),
         per_price(state.last_te_price_per_kwh),
         last / rating,
         np.divide(state.last_accepted_kw, last, out=np.ones_like(last), where=np.abs(last) > 1e-9),
         of_options,
-        per_price(_prices_ahead(state, foretold, coming.lmp_per_kwh[:, 1:], params)),
+        _prices_ahead(state, foretold, coming.lmp_per_kwh[:, 1:], params),
     )
     # What is ahead comes with a first axis for its entries.
     widths = [len(column) if column.ndim == 3 else 1 for column in columns]
@@ -141,7 +145,7 @@ def observe(
 def _prices_ahead(
     state: State, foretold: Foretold, lmp_per_kwh: Float[np.ndarray, "batch ahead"], params: Params
 ) -> Float[np.ndarray, "entry batch agent"]:
-    """The nodal prices that are predicted of later intervals, in the order of `layout`.
+    """The nodal prices that are predicted of later intervals, as they are seen, in the order of `layout`.
 
     What the day's first prediction has above the LMP, on top of the LMP that is expected now.
     """
@@ -150,8 +154,14 @@ def _prices_ahead(
     # [end batch ahead agent option]
     by_time = np.array([values.swapaxes(1, 2)[rows, ahead] for values in above])
     by_time[:, :, max(params.predicted_intervals, 1) - 1 :] = 0.0
-    prices = by_time + lmp_per_kwh[:, :, None, None]
+    prices = np.array(_with_room(list(bent(by_time + lmp_per_kwh[:, :, None, None]))))
     return prices.transpose(0, 2, 4, 1, 3).reshape(-1, *state.stored_kwh.shape)
+
+
+def _with_room(middle_low_high: list[Float[np.ndarray, "..."]]) -> list[Float[np.ndarray, "..."]]:
+    """What is predicted, and how far below and above its interval reaches."""
+    middle, low, high = middle_low_high
+    return [middle, np.minimum(low - middle, 0.0), np.maximum(high - middle, 0.0)]
 
 
 def state_layout(params: Params) -> tuple[Entry, ...]:

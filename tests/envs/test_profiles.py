@@ -431,6 +431,23 @@ def test_a_table_gives_its_own_numbers_back(tmp_path):
         np.testing.assert_array_equal(day.pv_forecast_pu[:, agent], second["pv_forecast_pu"])
 
 
+def test_how_long_deviations_persist_is_found_from_the_file(tmp_path):
+    frame, draws = two_days(), np.random.default_rng(0)
+    off = np.zeros(len(frame))
+    for k in range(1, len(off)):
+        off[k] = 0.7 * off[k - 1] + 0.05 * draws.standard_normal()
+    frame["lmp_per_kwh"] = frame["lmp_day_ahead_per_kwh"] * (1 + off)
+    profiles = TableProfiles(saved(frame, tmp_path))
+    slope = off[1:] @ off[:-1] / (off[:-1] @ off[:-1])
+    assert profiles.lmp_persistence == pytest.approx(slope) and 0.5 < slope < 0.9
+    assert TableProfiles(saved(frame.drop(columns="lmp_day_ahead_per_kwh"), tmp_path)).lmp_persistence == 0.0
+    halves = frame.assign(time=pd.date_range("2024-01-01", periods=48, freq="30min").astype(str))
+    # What is left after half an hour is left twice over after an hour.
+    assert TableProfiles(saved(halves, tmp_path)).lmp_persistence == pytest.approx(slope**2)
+    frame["lmp_per_kwh"] = frame["lmp_day_ahead_per_kwh"]
+    assert TableProfiles(saved(frame, tmp_path)).lmp_persistence == 0.0
+
+
 def test_the_last_days_lookahead_goes_on_with_the_first(tmp_path):
     profiles = TableProfiles(saved(two_days(), tmp_path))
     long = profiles.draw(replace(SHAPE, intervals=32), 1, rng())

@@ -209,6 +209,11 @@ def test_unchecked_trades_are_all_carried_out():
     np.testing.assert_array_equal(unchecked.accepted_kw, proposed_kw)
     assert unchecked.voltage_pu.max() > 1.05 >= checked.voltage_pu.max()
     assert_finite(unchecked)
+    # All but the cut is as ever: generators and prices answer what was submitted.
+    idle = dso(query(dso, np.zeros(4), 0.1))
+    np.testing.assert_array_equal(unchecked.generator_kw, checked.generator_kw)
+    np.testing.assert_array_equal(unchecked.price_per_kwh, checked.price_per_kwh)
+    assert not np.allclose(unchecked.price_per_kwh, idle.price_per_kwh, atol=1e-3)
 
 
 def test_unchecked_trades_without_trades_are_the_plan():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peergrid.envs.entries import bent, unbent
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, observe
 from peergrid.envs.p2p_trading.predictors import no_prediction
@@ -79,7 +80,7 @@ def test_a_longer_lookahead_adds_forecasts_and_prices_and_nothing_else():
     prices = [
         f"{option} in {{}} intervals: predicted nodal price{end}"
         for option in ("no trade", "full import", "full export")
-        for end in ("", ", low", ", high")
+        for end in ("", ", below", ", above")
     ]
     names = [*(f"{what} in {{}} intervals" for what in forecasts), *prices]
     assert added == {name.format(k) for name in names for k in (1, 2)}
@@ -132,7 +133,7 @@ def test_what_is_seen_is_what_is():
         "utility of the first kWh": np.full((2, 4), 7.5),
         "LMP now": np.repeat(days.lmp_per_kwh[:, [t]], 4, axis=1) * tens_of_cents,
         "day-ahead LMP in 7 intervals": np.repeat(days.lmp_day_ahead_per_kwh[:, [t + 7]], 4, axis=1) * tens_of_cents,
-        "own nodal price in the last interval": outcome.response.price_per_kwh[:, sim.params.trade_bus] * tens_of_cents,
+        "own nodal price in the last interval": bent(outcome.response.price_per_kwh[:, sim.params.trade_bus]),
         "own proposal in the last interval": proposed / rating,
         "share of it that was accepted": np.where(
             proposed == 0, 1.0, accepted / np.where(proposed == 0, 1.0, proposed)
@@ -159,7 +160,8 @@ def test_battery_limits_are_those_that_the_next_step_keeps():
 def test_before_the_first_interval_nothing_was_proposed_and_the_price_is_the_lmp():
     sim, seen, _ = simulation(steps=0)
     lmp = entry(sim, seen, "LMP now")
-    np.testing.assert_array_equal(entry(sim, seen, "own nodal price in the last interval"), lmp)
+    own = unbent(entry(sim, seen, "own nodal price in the last interval")) / PRICE_UNIT_PER_KWH
+    np.testing.assert_allclose(own, lmp, rtol=1e-6)
     np.testing.assert_array_equal(entry(sim, seen, "own proposal in the last interval"), np.zeros((1, 4)))
     np.testing.assert_array_equal(entry(sim, seen, "share of it that was accepted"), np.ones((1, 4)))
     np.testing.assert_allclose(entry(sim, seen, "state of charge"), np.full((1, 4), 0.5))

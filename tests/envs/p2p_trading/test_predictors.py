@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent, unbent
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, proposals
+from peergrid.envs.p2p_trading.observation import OPTIONS, proposals
 from peergrid.envs.p2p_trading.outlook import ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction, oracle
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -238,13 +239,24 @@ def test_the_prediction_of_the_interval_stands_in_the_observation(predictor, par
     _, _, prediction = told(sim, now, part, intervals=1)
     rating = sim.params.microgrids.rating_kw
     for k, option in enumerate(OPTIONS):
-        for what, field in (("", ""), (", low", "_low"), (", high", "_high")):
-            accepted = seen[..., names.index(f"{option}: predicted acceptance{what}")]
-            expected_share = getattr(prediction, f"accepted{field}_kw")[:, :, 0, k] / rating
-            np.testing.assert_allclose(accepted, expected_share, rtol=1e-4, atol=1e-6)
-            price = seen[..., names.index(f"{option}: predicted nodal price{what}")]
-            tens = np.clip(getattr(prediction, f"price{field}_per_kwh")[:, :, 0, k], -1, 1) / PRICE_UNIT_PER_KWH
-            np.testing.assert_allclose(price, tens, rtol=1e-4, atol=1e-5)
+        accepted_kw, price = prediction.accepted_kw[:, :, 0, k], prediction.price_per_kwh[:, :, 0, k]
+        found = seen[..., names.index(f"{option}: predicted acceptance")]
+        np.testing.assert_allclose(found, accepted_kw / rating, rtol=1e-4, atol=1e-6)
+        found = unbent(seen[..., names.index(f"{option}: predicted nodal price")])
+        np.testing.assert_allclose(found, np.clip(price, -1, 1), rtol=1e-4, atol=1e-6)
+        for what in ("acceptance, below", "acceptance, above", "nodal price, below", "nodal price, above"):
+            assert not seen[..., names.index(f"{option}: predicted {what}")].any()  # these intervals are points
+
+
+def test_how_far_a_prediction_may_be_off_stands_in_the_observation():
+    sim, now = halfway(predictor="transformer")
+    seen, names = sim.observe(), [e.name for e in sim.entries]
+    _, _, found = told(sim, now, sim.predictor, intervals=1)
+    price, low, high = (bent(getattr(found, f"price{end}_per_kwh")[:, :, 0, 3]) for end in ("", "_low", "_high"))
+    for what, room in (("below", low - price), ("above", high - price)):
+        told_room = seen[..., names.index(f"full export: predicted nodal price, {what}")]
+        np.testing.assert_allclose(told_room, room, rtol=1e-3, atol=1e-4)
+        assert np.abs(told_room).max() > 0.01
 
 
 def test_prices_ahead_are_those_foretold_above_the_lmp_that_is_expected():
@@ -254,9 +266,8 @@ def test_prices_ahead_are_those_foretold_above_the_lmp_that_is_expected():
     for k in (1, 7):
         for option, name in enumerate(("no trade", "full import", "full export")):
             above = sim.foretold.above_lmp_per_kwh[:, :, 4 + k, option]
-            tens = np.clip(above + lmp[:, k, None], -1.0, 1.0) / PRICE_UNIT_PER_KWH
-            found = seen[..., names.index(f"{name} in {k} intervals: predicted nodal price")]
-            np.testing.assert_allclose(found, tens, rtol=1e-4, atol=1e-5)
+            found = unbent(seen[..., names.index(f"{name} in {k} intervals: predicted nodal price")])
+            np.testing.assert_allclose(found, np.clip(above + lmp[:, k, None], -1.0, 1.0), rtol=1e-4, atol=1e-6)
     assert (sim.foretold.above_lmp_per_kwh[..., 1] >= sim.foretold.above_lmp_per_kwh[..., 2] - 1e-6).all()
 
 
@@ -265,7 +276,10 @@ def test_an_observation_that_looks_at_this_interval_alone_has_the_lmp_for_later_
     names = [e.name for e in near.entries]
     later = [k for k, name in enumerate(names) if "intervals: predicted nodal price" in name]
     lmp = [names.index(f"LMP expected in {k} intervals") for k in range(1, 8)]
-    np.testing.assert_allclose(near.seen[..., later].reshape(2, 4, 3, 7, 3)[..., 1, :, 2], near.seen[..., lmp])
+    prices, below, above = near.seen[..., later].reshape(2, 4, 3, 7, 3).transpose(2, 4, 0, 1, 3)
+    for price in prices:
+        np.testing.assert_allclose(unbent(price), PRICE_UNIT_PER_KWH * near.seen[..., lmp], rtol=1e-5)
+    assert not below.any() and not above.any()
     now = [k for k in range(len(names)) if k not in later]
     np.testing.assert_array_equal(near.seen[..., now], far.seen[..., now])
     assert np.abs(near.seen - far.seen).max() > 0.1
@@ -285,7 +299,8 @@ def test_ones_own_predictor_is_asked_about_the_day_and_then_in_every_interval():
     names = [e.name for e in env.describe_observation("microgrid_0")]
     for own in observations.values():
         assert own[names.index("full export: predicted acceptance")] == 0.0
-        np.testing.assert_allclose(own[names.index("full import: predicted nodal price")], 5.0)
+        price = own[[names.index("full import: predicted nodal price")]]
+        np.testing.assert_allclose(unbent(price), 0.5, rtol=1e-5)
     env.step({a: np.zeros(4) for a in env.agents})
     assert [q.lmp_per_kwh.shape[1] for q in asked] == [2 + 8, 1, 1]
     days = env.simulation.days
