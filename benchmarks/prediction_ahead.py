@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.baselines.foresight import Foresighted
+from peergrid.baselines.foresight import Foresighted, Rest, answers_of, plan_against
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -56,6 +56,21 @@ def main() -> None:
     def along(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
         return moving_along(own_kw, state, params)
 
+    first, n_days = states[0], len(export_kw)
+    coming = expected(first, days, params, params.intervals)
+    answer = answers_of(oracle, coming, first, params)
+    planned_kw = plan_against(answer, Rest.of(first, days, params), params.microgrids, params).export_kw
+    # What each exports at this hour on the other days.
+    usual_kw = ((export_kw.sum(axis=0) - export_kw) / max(n_days - 1, 1)).swapaxes(1, 2)
+
+    def day_ahead(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
+        t = int(state.step[0])
+        return supposed(own_kw, planned_kw[:, t : t + own_kw.shape[2]])
+
+    def usual(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
+        t = int(state.step[0])
+        return supposed(own_kw, usual_kw[:, t : t + own_kw.shape[2]])
+
     def known(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
         t = int(state.step[0])
         return supposed(own_kw, export_kw[:, :, t : t + own_kw.shape[2]].swapaxes(1, 2))
@@ -64,6 +79,8 @@ def main() -> None:
         ("nobody (the last price, later the LMP)", ""): (no_prediction, nought),
         ("operator", "nought"): (oracle, nought),
         ("operator", "last accepted"): (oracle, last_accepted),
+        ("operator", "as usual at that hour"): (oracle, usual),
+        ("operator", "as planned when the day began"): (oracle, day_ahead),
         ("operator", "moving along"): (oracle, along),
         ("operator", "as they come to be"): (oracle, known),
     }
