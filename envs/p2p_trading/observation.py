@@ -6,7 +6,15 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from peergrid.envs.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
-from peergrid.envs.p2p_trading.outlook import AHEAD_OPTIONS, Foretold, ask, expected, supposed
+from peergrid.envs.p2p_trading.outlook import (
+    AHEAD_OPTIONS,
+    Foretold,
+    ask,
+    expected,
+    expected_feeder_load_kw,
+    expected_lmp_per_kwh,
+    supposed,
+)
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
@@ -83,7 +91,8 @@ def observe(
     state: State, days: Days, foretold: Foretold, predictor: Predictor, params: Params
 ) -> Float[np.ndarray, "batch agent entry"]:
     """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
-    now, coming = current_interval(state, days, params), expected(state, days, params, params.lookahead)
+    now, coming = current_interval(state, days, params), expected(state, days, params, 1)
+    lmp_ahead = expected_lmp_per_kwh(state, days, params, params.lookahead)[:, 1:]
     asked_kw = proposals(now, state)
     others_kw = state.last_accepted_kw[:, None]
     prediction = ask(supposed(asked_kw[:, :, None], others_kw), coming, state, predictor, params)
@@ -100,7 +109,7 @@ def observe(
 
     hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
     ahead = intervals_from(state.step, 1, params.lookahead)
-    feeder_load = coming.load_kw.sum(axis=-1) / np.abs(params.feeder.load_kw).sum()
+    feeder_load = expected_feeder_load_kw(state, days, params, params.lookahead) / np.abs(params.feeder.load_kw).sum()
     powers = _with_room([getattr(prediction, f"accepted{end}_kw")[:, :, 0] for end in ("", "_low", "_high")])
     prices = _with_room([bent(getattr(prediction, f"price{end}_per_kwh")[:, :, 0]) for end in ("", "_low", "_high")])
     asked = np.concatenate([np.array([asked_kw, *powers]) / rating[:, None], prices])
@@ -123,14 +132,14 @@ def observe(
         per_price(now.lmp_per_kwh[:, None]),
         entries_ahead(per_price(days.lmp_day_ahead_per_kwh[ahead])),
         entries_ahead(feeder_load),
-        entries_ahead(per_price(coming.lmp_per_kwh[:, 1:])),
+        entries_ahead(per_price(lmp_ahead)),
         bent(state.last_price_per_kwh),
         per_price(state.last_lmp_per_kwh[:, None]),
         per_price(state.last_te_price_per_kwh),
         last / rating,
         np.divide(state.last_accepted_kw, last, out=np.ones_like(last), where=np.abs(last) > 1e-9),
         of_options,
-        _prices_ahead(state, foretold, coming.lmp_per_kwh[:, 1:], params),
+        _prices_ahead(state, foretold, lmp_ahead, params),
     )
     # What is ahead comes with a first axis for its entries.
     widths = [len(column) if column.ndim == 3 else 1 for column in columns]

@@ -47,31 +47,49 @@ def expected(state: State, days: Days, params: Params, intervals: int) -> Expect
 
     for every bus, likewise the LMP around the day-ahead price; neither exceeds what its source can draw.
     """
-    known, ahead = params.forecasting, intervals_from(state.step, 0, intervals)
-    now, k = intervals_from(state.step), np.arange(intervals)
-
-    def persisting(actual: np.ndarray, forecast: np.ndarray, persistence: float) -> np.ndarray:
-        """How far, as a share, each interval is expected to be off its forecast: `[batch ahead ...]`."""
-        off = np.divide(actual[now], forecast[now], out=np.ones_like(forecast[now]), where=forecast[now] != 0) - 1.0
-        left: np.ndarray = np.multiply.outer(persistence**k, off).swapaxes(0, 1)
-        return left
+    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
 
     def of_loads(actual: np.ndarray, forecast: np.ndarray, nominal: np.ndarray) -> np.ndarray:
         most = known.max_load_pu * np.abs(nominal)
-        loads = forecast[ahead] * (1.0 + persisting(actual, forecast, known.load_persistence))
-        loads = loads.clip(-most, most)
-        loads[:, 0] = actual[now]
-        return loads
+        return _persisting(actual[now], forecast[ahead], known.load_persistence, most)
 
-    actual, forecast = days.lmp_per_kwh, days.lmp_day_ahead_per_kwh
-    lmp = forecast[ahead] * (1.0 + persisting(actual, forecast, known.lmp_persistence))
-    lmp = np.minimum(lmp, known.max_lmp_per_kwh)
-    lmp[:, 0] = actual[now]
     return Expected(
         load_kw=of_loads(days.load_kw, days.load_forecast_kw, params.feeder.load_kw),
         load_kvar=of_loads(days.load_kvar, days.load_forecast_kvar, params.feeder.load_kvar),
-        lmp_per_kwh=lmp,
+        lmp_per_kwh=expected_lmp_per_kwh(state, days, params, intervals),
     )
+
+
+def expected_lmp_per_kwh(state: State, days: Days, params: Params, intervals: int) -> Float[np.ndarray, "batch ahead"]:
+    """The LMP alone, as `expected` has it."""
+    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
+    most = np.asarray(known.max_lmp_per_kwh)
+    return _persisting(days.lmp_per_kwh[now], days.lmp_day_ahead_per_kwh[ahead], known.lmp_persistence, most)
+
+
+def expected_feeder_load_kw(
+    state: State, days: Days, params: Params, intervals: int
+) -> Float[np.ndarray, "batch ahead"]:
+    """The load of the whole feeder, from its forecast and what that is off by in sum."""
+    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
+    most = np.asarray(known.max_load_pu * np.abs(params.feeder.load_kw).sum())
+    actual, forecast = days.load_kw[now].sum(axis=-1), days.load_forecast_kw[ahead].sum(axis=-1)
+    return _persisting(actual, forecast, known.load_persistence, most)
+
+
+def _persisting(
+    actual: Float[np.ndarray, "batch *more"],
+    forecast: Float[np.ndarray, "batch ahead *more"],
+    persistence: float,
+    most: Float[np.ndarray, "*more"],
+) -> Float[np.ndarray, "batch ahead *more"]:
+    """What is expected of the intervals of a forecast, the first of which is known."""
+    first = forecast[:, 0]
+    off = np.divide(actual, first, out=np.ones_like(first), where=first != 0) - 1.0
+    left = persistence ** np.arange(forecast.shape[1]).reshape(-1, *[1] * (forecast.ndim - 2))
+    values: Float[np.ndarray, "batch ahead *more"] = (forecast * (1.0 + left * off[:, None])).clip(-most, most)
+    values[:, 0] = actual
+    return values
 
 
 def supposed(
