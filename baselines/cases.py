@@ -20,7 +20,7 @@ from peergrid.envs.p2p_trading.outlook import ask, expected, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, State
-from peergrid.envs.policy import Policy
+from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import Scenario, load_scenario
 
 ROUNDS = 5
@@ -42,12 +42,17 @@ def environment_for(policy: Policy, scenario: str | Scenario, **arguments: Any) 
     Args:
         arguments: Those of `P2PTrading`.
     """
+    return P2PTrading(**rules_for(policy, scenario), **arguments)
+
+
+def rules_for(policy: Policy | BatchPolicy, scenario: str | Scenario) -> dict[str, Any]:
+    """The scenario, and where the policy brings rules of its own, those: arguments of `P2PTrading` and `Simulation`."""
     rules = getattr(policy, "rules", None)
     if not isinstance(rules, Rules):
-        return P2PTrading(scenario, **arguments)
+        return {"scenario": scenario}
     chosen = load_scenario(scenario)
     chosen = replace(chosen, market=replace(chosen.market, correction_rounds=rules.correction_rounds))
-    return P2PTrading(chosen, mechanism=rules.mechanism, dso=rules.dso, **arguments)
+    return {"scenario": chosen, "mechanism": rules.mechanism, "dso": rules.dso}
 
 
 class _FromDayPlan(MarketPolicy):

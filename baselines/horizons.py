@@ -24,6 +24,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from peergrid.baselines.cases import rules_for
 from peergrid.baselines.entry import console_for_tables, settings_from, write_json
 from peergrid.baselines.jobs import DONE, RESULT, RUN
 from peergrid.baselines.learned import policy_of
@@ -75,10 +76,11 @@ class Point:
 def measure(scenario: Scenario, policy: str, predictor: str, horizon: int, known: References) -> Point:
     """Play the days of the references side by side, and score them."""
     n_days = len(known.no_trade)
-    simulation = Simulation(scenario, num_envs=n_days, predictor=predictor, predicted_intervals=horizon)
     playing = policy_of(policy)
     if not isinstance(playing, BatchPolicy):
         raise PeergridError(f"policy {policy!r} cannot play many days side by side")
+    rules = rules_for(playing, scenario)
+    simulation = Simulation(**rules, num_envs=n_days, predictor=predictor, predicted_intervals=horizon)
     welfare = play_all(simulation, playing, known.first)
     of_days = (welfare.tolist(), known.no_trade.tolist(), known.optimum.tolist())
     low, high = score_interval(*of_days)

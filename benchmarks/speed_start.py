@@ -22,7 +22,7 @@ ROWS = (1, 256)
 IMPORT = "import peergrid"
 PETTINGZOO = """
 from peergrid.envs import p2p_trading_v0
-env = p2p_trading_v0.parallel_env(scenario="ieee33")
+env = p2p_trading_v0.parallel_env(scenario="ieee33", predictor="none")
 env.reset(seed=0)
 env.step({agent: env.action_space(agent).sample() for agent in env.agents})
 """

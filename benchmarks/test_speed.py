@@ -61,7 +61,7 @@ def test_a_batch_of_power_flows(benchmark, sets):
 
 
 def test_a_step_of_pettingzoo(benchmark):
-    env = p2p_trading_v0.parallel_env(scenario="ieee33")
+    env = p2p_trading_v0.parallel_env(scenario="ieee33", predictor="none")
     actions = {agent: np.zeros(4, np.float32) for agent in env.possible_agents}
 
     def begin_if_over():

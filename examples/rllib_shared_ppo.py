@@ -224,7 +224,7 @@ def main() -> None:
     defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default=defaults.scenario, help="a name or a YAML file")
-    parser.add_argument("--predictor", default=defaults.predictor, help="none, transformer or oracle")
+    parser.add_argument("--predictor", default=defaults.predictor, help="auto, none, transformer or oracle")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="intervals of a market to train for")
     parser.add_argument("--env-runners", type=int, default=defaults.env_runners, help="0 plays in this process")
     parser.add_argument("--envs-per-runner", type=int, default=defaults.envs_per_runner, help="markets that each plays")

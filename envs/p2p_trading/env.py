@@ -74,8 +74,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     episode, the scenario's if None. `render_mode`: "ansi" or "rgb_array".
 
     ## Version History
-    * v0: initial release (0.1.0). Before it was released, observations got what lies ahead: predicted nodal prices
-      and loads of later intervals, and the transactive signal.
+    * v0: initial release (0.1.0). Before it was released, observations got what lies ahead (predicted nodal prices
+      and loads of later intervals, the transactive signal), and "auto" became the default predictor.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
