@@ -199,7 +199,7 @@ def test_where_nothing_can_be_written_functions_are_compiled_in_every_process(sm
 @pytest.mark.skipif(os.name != "posix", reason="the user's folder is not found by HOME")
 def test_a_read_only_installation_without_a_home_works(tmp_path, nowhere_to_write):
     package = tmp_path / "peergrid"
-    for folder in ("grid", "envs", "conf"):
+    for folder in ("grid", "envs", "baselines", "conf"):
         shutil.copytree(ROOT / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "src" / "peergrid" / "__init__.py", package)
     for folder in (package, *package.rglob("*/")):
