@@ -36,7 +36,7 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.registered import PREDICTORS
 from peergrid.envs.scenario import Scenario, build_dso, load_scenario
-from peergrid.grid.errors import PeergridError, UnknownName
+from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
 from peergrid.surrogate.predictor import shipped_file
 
 # Okabe and Ito's: one colour a predictor.
@@ -202,6 +202,10 @@ def main(cfg: DictConfig) -> None:
     """Play, print the table, write figures and results."""
     settings = settings_from(cfg, HorizonSettings)
     console, output = console_for_tables(), Path(settings.output)
+    lists = ("scenarios", "policies", "predictors", "horizons")
+    faults = [f"{name} is empty" for name in lists if not getattr(settings, name)]
+    faults += [f"horizons holds {horizon}, below 0" for horizon in settings.horizons if horizon < 0]
+    raise_faults(PeergridError, "settings", faults)
     for predictor in settings.predictors:
         if ":" not in predictor and predictor not in PREDICTORS:
             raise UnknownName("predictor", predictor, PREDICTORS)

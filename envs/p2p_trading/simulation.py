@@ -222,6 +222,12 @@ def build_params(
 ) -> Params:
     """What stays fixed in the scenario's episodes; where None is given, what the scenario itself names."""
     own, source = build_dso(scenario), profiles or build_profiles(scenario)
+    if predicted_intervals is None:
+        predicted_intervals = scenario.intervals + scenario.lookahead
+    elif not isinstance(predicted_intervals, int) or predicted_intervals < 0:
+        raise PeergridError(
+            f"predicted_intervals is {predicted_intervals!r}, not a whole number from 0, or None for all"
+        )
     microgrids = build_microgrids(scenario)
     span_kwh = microgrids.energy_max_kwh - microgrids.energy_min_kwh
     return Params(
@@ -237,9 +243,7 @@ def build_params(
         intervals=scenario.intervals,
         step_hours=scenario.step_hours,
         lookahead=scenario.lookahead,
-        predicted_intervals=scenario.intervals + scenario.lookahead
-        if predicted_intervals is None
-        else predicted_intervals,
+        predicted_intervals=predicted_intervals,
         initial_kwh=microgrids.energy_min_kwh + scenario.initial_charge * span_kwh,
         cooperation=scenario.cooperation,
         terminates=scenario.horizon == "terminate",

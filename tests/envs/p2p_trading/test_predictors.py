@@ -16,6 +16,7 @@ from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import Public
 from peergrid.envs.scenario import build_dso
 from peergrid.grid.dso import DsoQuery, OpfDso, UncheckedDso
+from peergrid.grid.errors import PeergridError
 
 
 def halfway(steps=2, num_envs=2, scenario="ieee33_communities", predictor="none", **arguments):
@@ -193,6 +194,8 @@ def test_beyond_the_intervals_that_are_to_be_predicted_there_is_no_prediction():
     _, _, nothing = told(far, now, no_prediction)
     np.testing.assert_array_equal(found.price_per_kwh[:, :, :1], all_of_them.price_per_kwh[:, :, :1])
     np.testing.assert_array_equal(found.price_per_kwh[:, :, 1:], nothing.price_per_kwh[:, :, 1:])
+    with pytest.raises(PeergridError, match="predicted_intervals is -1"):
+        Simulation("ieee33", predictor="none", predicted_intervals=-1)
     none, now = halfway(predicted_intervals=0)
     np.testing.assert_array_equal(told(none, now, oracle)[2].price_per_kwh, nothing.price_per_kwh)
 
