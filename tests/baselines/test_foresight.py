@@ -16,7 +16,7 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.scenario import load_scenario
 
-DAYS = 3
+DAYS = 2
 
 
 def scores(scenario, policies):
