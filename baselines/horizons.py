@@ -35,7 +35,7 @@ from peergrid.command import command
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.registered import PREDICTORS
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario
+from peergrid.envs.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
 from peergrid.surrogate.predictor import shipped_file
 
@@ -119,10 +119,10 @@ def learned(folder: Path) -> list[Point]:
             result = json.loads((path.parent / RESULT).read_text(encoding="utf-8"))
             if "algo" not in settings:
                 continue
-            scenario, predictor = settings["scenario"], settings["predictor"]
-            seen = settings["predicted_intervals"] or scenario["lookahead"]
-            horizon = 0 if predictor == "none" else min(seen, scenario["lookahead"])
-            key = (scenario["name"], f"{settings['algo']['name']}, {settings['player']}", predictor, horizon)
+            scenario, predictor = scenario_from_dict(settings["scenario"]), settings["predictor"]
+            seen = settings["predicted_intervals"] or scenario.lookahead
+            horizon = 0 if predictor == "none" else min(seen, scenario.lookahead)
+            key = (scenario.name, f"{settings['algo']['name']}, {settings['player']}", predictor, horizon)
             found.setdefault(key, []).append(result["score"])
     points = []
     for (name, policy, predictor, horizon), scores in found.items():

@@ -11,6 +11,7 @@ from peergrid.baselines.entry import console_for_tables, write_json
 from peergrid.baselines.horizons import HorizonSettings, Point, draw, learned, measure, measured, table
 from peergrid.baselines.jobs import DONE, RESULT, RUN
 from peergrid.baselines.references import References
+from peergrid.envs.configuration import read_file
 from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
@@ -59,7 +60,7 @@ def test_learned_policies_are_means_over_seeds(tmp_path):
     for seed, score in enumerate((50.0, 54.0)):
         folder = tmp_path / f"job{seed}"
         settings = {
-            "scenario": {"name": "ieee33", "lookahead": 8},
+            "scenario": read_file("scenario", "ieee33"),
             "predictor": "oracle",
             "predicted_intervals": 1,
             "algo": {"name": "ppo"},
