@@ -92,7 +92,7 @@ def _voltage_profile(found: Found, labels: Mapping[str, str]) -> Figure:
 
 
 def _acceptance(found: Found, labels: Mapping[str, str]) -> Figure:
-    figure, axes = _figure(found, 1, 3.0)
+    figure, axes = _figure(found, 1, 4.0)
     for axis, cases in zip(axes[:, 0], found.values(), strict=True):
         asked = {c: sum(r.first_proposed_kwh for r in records) for c, records in cases.items()}
         first = [sum(r.first_accepted_kwh for r in records) / max(asked[c], 1e-9) for c, records in cases.items()]
@@ -103,7 +103,7 @@ def _acceptance(found: Found, labels: Mapping[str, str]) -> Figure:
             (0.2, final, "#E69F00", "final"),
         ):
             bars = axis.barh(place + shift, values, 0.38, color=colour, label=label)
-            axis.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
+            axis.bar_label(bars, fmt="%.3f", fontsize=7.5, padding=2)
         _name_cases(axis, [labels[c] for c in cases])
         axis.set_xlim(0.0, 1.12)
     axes[-1, 0].set_xlabel("accepted energy over energy first proposed", fontsize=9)

@@ -394,4 +394,5 @@ def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch age
 
 
 def within_limits(battery_kw: Float[np.ndarray, "batch agent"], now: Now) -> Float[np.ndarray, "batch agent"]:
+    """Battery powers in kW, as near to those given as the interval allows."""
     return np.clip(battery_kw, now.battery_least_kw, now.battery_most_kw)

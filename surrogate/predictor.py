@@ -189,12 +189,16 @@ def auto(question: Question, public: Public) -> Prediction:
     """
     known = public.dso.planner if isinstance(public.dso, UncheckedDso) else public.dso
     if not isinstance(known, OpfDso):
+        if type(known) not in _TOLD:
+            _TOLD.add(type(known))
+            logger.warning("predictor auto: an operator of type %s is not predicted", type(known).__name__)
         return no_prediction(question, public)
     if known not in _CHOSEN:
         _CHOSEN[known] = _choose(known, public)
     return _CHOSEN[known](question, public)
 
 
+_TOLD: set[type] = set()  # of operators that solve no OPF
 _CHOSEN: WeakKeyDictionary[OpfDso, Predictor] = WeakKeyDictionary()
 
 

@@ -527,6 +527,7 @@ def shipped(monkeypatch, tmp_path, model, dso):
     monkeypatch.setattr(predictor, "SHIPPED", tmp_path)
     predictor._LOADED.clear()
     predictor._CHOSEN.clear()
+    predictor._TOLD.clear()
     (tmp_path / "notes").mkdir()
     save_model(tmp_path / SCENARIO / WEIGHTS, model, dso, RATING_KW, {})
     yield tmp_path
@@ -565,6 +566,10 @@ def test_auto_takes_what_is_shipped_and_else_says_that_nothing_is_predicted(ship
     said = [record.message for record in caplog.records]
     assert len(said) == 1 and "no transformer is shipped for feeder 'ieee69'" in said[0]
     np.testing.assert_array_equal(other.seen, Simulation("ieee69", predictor="none").reset(seed=0))
+    unchecked = UncheckedDso(build_dso(SCENARIO_NOW))
+    for _ in range(2):
+        Simulation(SCENARIO, dso=lambda query: unchecked(query), predictor="auto").reset(seed=0)
+    assert [r.message for r in caplog.records][1:] == ["predictor auto: an operator of type function is not predicted"]
     # Larger microgrids than it was trained for, on the same network.
     larger = replace(SCENARIO_NOW, microgrids=tuple(replace(m, battery_kw=30.0) for m in SCENARIO_NOW.microgrids))
     found, blind = (Simulation(larger, predictor=name).reset(seed=0) for name in ("auto", "none"))
