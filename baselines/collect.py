@@ -28,8 +28,8 @@ from rich.table import Table
 
 from peergrid.baselines.entry import console_for_tables, write_json
 from peergrid.baselines.jobs import DONE, FAILED, RESULT, RUN
-from peergrid.baselines.learning import CURVE, read_curve
 from peergrid.baselines.statistics import estimate_score, performance_profile
+from peergrid.baselines.training.lesson import CURVE, read_curve
 from peergrid.command import plainly
 from peergrid.grid.errors import PeergridError
 

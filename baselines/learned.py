@@ -36,24 +36,32 @@ BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda x: np.cl
 class Actor:
     """A multilayer perceptron from what is seen to an action between -1 and 1.
 
-    `weights` and `biases` are those of its layers, `activation` comes between them and `bound` after the last.
+    `weights` and `biases` are those of its layers, `activation` comes between them and `bound` after the last. The last
+    layer may have a first axis more: one for each microgrid, in turn.
     """
 
-    weights: tuple[Float32[np.ndarray, "_ _"], ...]
-    biases: tuple[Float32[np.ndarray, " _"], ...]
+    weights: tuple[Float32[np.ndarray, "... _ _"], ...]
+    biases: tuple[Float32[np.ndarray, "... _"], ...]
     activation: str
     bound: str
 
     def __call__(self, seen: Float32[np.ndarray, "slot entry"]) -> Float32[np.ndarray, "slot number"]:
         x = seen
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = (ACTIVATIONS[self.activation](x) if k else x) @ weight.T + bias
+            x = ACTIVATIONS[self.activation](x) if k else x
+            x = x @ weight.T + bias if weight.ndim == 2 else _each(x, weight, bias)
         return np.asarray(BOUNDS[self.bound](x), dtype=np.float32)
 
     @property
     def n_seen(self) -> int:
         """How many numbers it sees."""
         return self.weights[0].shape[1]
+
+
+def _each(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A layer that differs from one microgrid to the next."""
+    found = np.einsum("rai,aoi->rao", x.reshape(-1, len(weight), x.shape[-1]), weight) + bias
+    return found.reshape(len(x), -1)
 
 
 class LearnedPolicy:
@@ -86,6 +94,11 @@ class LearnedPolicy:
         n = len(simulation.entries) * (simulation.n_agent if self.player == "central" else 1)
         if self.actor.n_seen != n:
             raise InvalidCheckpoint(f"the policy sees {self.actor.n_seen} numbers, and this scenario shows {n}")
+        last = self.actor.weights[-1]
+        if last.ndim == 3 and (self.player != "shared" or len(last) != simulation.n_agent):
+            raise InvalidCheckpoint(
+                f"the policy has heads for {len(last)} microgrids, and this scenario has {simulation.n_agent}"
+            )
 
     def act_rows(
         self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
@@ -163,9 +176,12 @@ def _fit(arrays: Mapping[str, np.ndarray], n: int) -> bool:
     given: int | None = None
     for k in range(n):
         weight, bias = arrays[f"weight {k}"], arrays[f"bias {k}"]
-        if weight.ndim != 2 or bias.shape != weight.shape[:1] or given not in (None, weight.shape[1]):
+        may_differ = k == n - 1 and weight.ndim == 3
+        if not (weight.ndim == 2 or may_differ) or bias.shape != weight.shape[:-1]:
             return False
-        given = weight.shape[0]
+        if given not in (None, weight.shape[-1]):
+            return False
+        given = weight.shape[-2]
     return all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
 
 

@@ -19,7 +19,7 @@ from peergrid.envs.entries import unbent
 from peergrid.envs.microgrid import export_at, export_range, marginal_value
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import current_interval, encode
+from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
 from peergrid.envs.policy import Observations
 from peergrid.envs.rows import rows_of
@@ -100,13 +100,7 @@ class NoTrade(MarketPolicy):
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         state, _ = simulation.running()
-        nothing = np.zeros_like(state.stored_kwh)
-        return Decisions(
-            battery_kw=nothing,
-            quantity_kw=nothing,
-            limit_price_per_kwh=now.lmp_per_kwh[:, None] + nothing,
-            dispatch_price_per_kwh=state.last_price_per_kwh,
-        )
+        return no_trade(state, now)
 
 
 class Truthful(MarketPolicy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def references(scenario: Scenario, days: int, cache: Path, workers: int = 1, fir
     Raises:
         InvalidDataset: What the cache has is damaged.
     """
+    scenario = replace(scenario, cooperation=0.0, over_no_trade=False)  # what learners are paid moves no welfare
     path = cache / f"{scenario.name}-{digest(scenario)}-{first}-{days}.json"
     if path.is_file():
         return _read(path, first, days)

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from peergrid.baselines.entry import console_for_tables, settings_from
 from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
-from peergrid.baselines.learning import LIBRARIES, AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.baselines.references import references, score_policy
+from peergrid.baselines.training.lesson import LIBRARIES, AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.command import command
 from peergrid.envs.scenario import scenario_from_dict
 from peergrid.grid.errors import UnknownName

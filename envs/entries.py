@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -15,7 +16,7 @@ BENT_PRICE = f"asinh of {PRICE_UNIT_PER_KWH:g} currency/kWh"
 Bounds = tuple[Float[np.ndarray, " entry"], Float[np.ndarray, " entry"]]
 
 
-def bent(price_per_kwh: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def bent(price_per_kwh: Any) -> Any:
     """A nodal price as it is seen: nearly linear up to `PRICE_UNIT_PER_KWH`, a logarithm beyond.
 
     Where a limit binds, nodal prices are ten times what they are elsewhere; bent, both are of the order of 1.
@@ -23,7 +24,7 @@ def bent(price_per_kwh: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return np.arcsinh(price_per_kwh / PRICE_UNIT_PER_KWH)
 
 
-def unbent(seen: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def unbent(seen: Any) -> Any:
     """The nodal price per kWh that is seen so."""
     return PRICE_UNIT_PER_KWH * np.sinh(seen)
 

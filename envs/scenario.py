@@ -117,8 +117,8 @@ class Scenario:
 
     Batteries start every day at `initial_charge` between their bounds. With `daily_cycle` they also end it there:
     towards the end of the day, set-points are clipped so that the way back stays possible. Then days and policies
-    compare, as no one lives off what was stored. `horizon` is "truncate" (the day is cut, the future goes on) or
-    "terminate" (a finite task, in which the energy left above the initial is paid at the day's mean price).
+    compare, as no one lives off what was stored. `horizon` is "terminate" (a finite task, in which the energy left
+    above the initial is paid at the day's mean price) or "truncate" (the day is cut, the future goes on).
     """
 
     name: str
@@ -145,8 +145,11 @@ class Scenario:
     """How many intervals ahead agents see day-ahead prices and forecasts."""
     initial_charge: float = 0.5
     daily_cycle: bool = True
-    horizon: str = "truncate"
+    horizon: str = "terminate"
     cooperation: float = 0.0
+    """The share of the reward that is an equal share of the welfare; the rest is the own gain."""
+    over_no_trade: bool = False
+    """Gain and welfare are paid less what the same interval of a day without trade gives."""
     seed: int = 0
 
     def __post_init__(self) -> None:

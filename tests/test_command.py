@@ -158,7 +158,7 @@ def test_output_in_a_file_has_neither_colours_nor_progress_bars(tmp_path):
 
 
 def test_a_library_that_is_missing_is_told_at_once_with_what_brings_it(call, monkeypatch):
-    for module in ("peergrid.baselines.adapters.sb3", "peergrid.baselines.learning_sb3"):
+    for module in ("peergrid.baselines.adapters.sb3", "peergrid.baselines.training.sb3"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     code, _, errors = call(train.main, "steps=100")

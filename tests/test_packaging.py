@@ -25,7 +25,7 @@ OPTIONAL = {
     "peergrid.baselines.adapters.rllib": ("ray", "rllib"),
     "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
     "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),
-    "peergrid.baselines.learning_benchmarl": ("torchrl", "marl"),
+    "peergrid.baselines.training.benchmarl": ("torchrl", "marl"),
 }
 
 

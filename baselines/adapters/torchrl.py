@@ -38,7 +38,7 @@ class TradingEnv(EnvBase):
     | `("microgrid", "reward")` | batch, agent, 1 | each one's own, in currency |
     | `("microgrid", "info", name)` | batch, agent, 1 | as INFOS says; zero before the first interval |
     | `"state"` | batch, entry | the global view for centralised critics |
-    | `"done"`, `"terminated"`, `"truncated"` | batch, 1 | an episode ends truncated, unless its scenario terminates |
+    | `"done"`, `"terminated"`, `"truncated"` | batch, 1 | an episode terminates, unless its scenario truncates it |
 
     Numbers are float32. Markets marked by `_reset` alone begin anew; `reset(evaluation_day=k)` plays held-out day k in
     row 0, k + 1 in row 1 and so on.

@@ -60,7 +60,7 @@ class Trader(Player):
 
 
 class Central(Trader):
-    """One controller acts for all microgrids, agent after agent, and is paid the welfare."""
+    """One controller acts for all microgrids, agent after agent, and is paid the common reward."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -77,7 +77,7 @@ class Central(Trader):
         return actions.reshape(len(actions), -1, N_ACTIONS)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
-        return outcome.welfare
+        return outcome.common_reward
 
     def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
         return measured.transpose(2, 0, 1).reshape(len(self.info_names), -1)

@@ -16,7 +16,7 @@ from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
-from peergrid.envs.p2p_trading.transition import advance
+from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Outcome, Params, State
 from peergrid.envs.profiles import Day, DayShape, ProfileSource
 from peergrid.envs.registered import DSOS, MECHANISMS, PREDICTORS
@@ -111,16 +111,28 @@ class Simulation:
             self.running()  # the other rows go on with theirs
         places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
         drawn = self.episodes.draw(places, seed, options)
-        return self.begin(build_days(self.scenario, self.params, drawn), rows)
+        return self.begin(self.days_of(drawn), rows)
+
+    def days_of(self, drawn: Sequence[Day]) -> Days:
+        """Days drawn, as they are played here: where rewards count from no trade, with what that gives."""
+        days = build_days(self.scenario, self.params, drawn)
+        return counted_from_no_trade(self._first_state(days), days, self.params) if self.params.over_no_trade else days
 
     def begin(
         self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None
     ) -> Float32[np.ndarray, "batch agent entry"]:
         """Begin an episode on days given rather than drawn, one for each (marked) row; return what the agents see."""
+        state = self._first_state(days)
+        self._put(state, days, foretell(state, days, self.predictor, self.params), rows)
+        if rows is None:
+            self.outcome = None
+        return self.seen
+
+    def _first_state(self, days: Days) -> State:
         n_row = len(days.lmp_per_kwh)
         lmp = days.lmp_per_kwh[:, :1]
         nothing = np.zeros((n_row, self.n_agent))
-        state = State(
+        return State(
             step=np.zeros(n_row, dtype=int),
             stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
             last_lmp_per_kwh=lmp[:, 0],
@@ -130,10 +142,6 @@ class Simulation:
             last_accepted_kw=nothing,
             last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
         )
-        self._put(state, days, foretell(state, days, self.predictor, self.params), rows)
-        if rows is None:
-            self.outcome = None
-        return self.seen
 
     def step(
         self, actions: Float[np.ndarray, "batch agent 4"], rows: Bool[np.ndarray, " batch"] | None = None
@@ -246,6 +254,7 @@ def build_params(
         predicted_intervals=predicted_intervals,
         initial_kwh=microgrids.energy_min_kwh + scenario.initial_charge * span_kwh,
         cooperation=scenario.cooperation,
+        over_no_trade=scenario.over_no_trade,
         terminates=scenario.horizon == "terminate",
         daily_cycle=scenario.daily_cycle,
         forecasting=Forecasting(
@@ -287,6 +296,8 @@ def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days
         lmp_day_ahead_per_kwh=each("lmp_day_ahead_per_kwh"),
         least_kwh=least_kwh,
         most_kwh=most_kwh,
+        no_trade_gain=np.zeros((len(drawn), n, params.initial_kwh.size)),
+        no_trade_welfare=np.zeros((len(drawn), n)),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.entries import bent, unbent
 from peergrid.envs.microgrid import (
     Interval,
     battery_limits,
@@ -68,8 +69,10 @@ def advance(
     result = _dso_result(response, paid, now, params)
     common = _welfare(response, gain, paid, now, params)
     gain, common = _with_stored_energy(gain, common, stored, state, days, params)
-    n_agent = gain.shape[-1]
-    reward = (1.0 - params.cooperation) * gain + params.cooperation * common[:, None] / n_agent
+    rows, t = intervals_from(state.step)
+    own_reward, common_reward = gain - days.no_trade_gain[rows, t], common - days.no_trade_welfare[rows, t]
+    share = common_reward[:, None] / gain.shape[-1]
+    reward = (1.0 - params.cooperation) * own_reward + params.cooperation * share
     te_price = te_signal_per_kwh(params.feeder, response, now.lmp_per_kwh)
 
     outcome = Outcome(
@@ -89,6 +92,7 @@ def advance(
         dso_result=result,
         welfare=common,
         reward=reward,
+        common_reward=common_reward,
         dso_calls=agreed.dso_calls,
         clipped=clipped,
     )
@@ -158,8 +162,8 @@ def decode(
 ) -> tuple[Decisions, Float[np.ndarray, "batch agent"]]:
     """What four numbers in [-1, 1] mean: battery power, offered quantity, limit price, dispatch price.
 
-    The dispatch price is away from the one published last by the cube of its number, so that steps are fine where
-    prices usually are and exploration does not dispatch at absurd ones.
+    The dispatch price is counted from the one published last, in the bent scale in which prices are seen: 1 is as far
+    as from nothing to the price cap. So steps are fine where prices usually are, and every price is in reach.
 
     Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
     """
@@ -168,13 +172,13 @@ def decode(
     battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
     wished_kw = quantity * params.microgrids.rating_kw
     quantity_kw = wished_kw.clip(now.idle_least_kw + battery_kw, now.idle_most_kw + battery_kw)
-    lmp, known = now.lmp_per_kwh[:, None], now.published_per_kwh
-    span = np.where(dispatch > 0, params.market.price_cap_per_kwh - known, known)
+    lmp, highest = now.lmp_per_kwh[:, None], bent(params.market.price_cap_per_kwh)
+    price = unbent((bent(now.published_per_kwh) + highest * dispatch).clip(0.0, highest))
     decisions = Decisions(
         battery_kw=battery_kw,
         quantity_kw=quantity_kw,
         limit_price_per_kwh=lmp + limit * params.market.half_spread_per_kwh,
-        dispatch_price_per_kwh=known + span * dispatch**3,
+        dispatch_price_per_kwh=price.clip(0.0, params.market.price_cap_per_kwh),
     )
     return decisions, np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
 
@@ -182,8 +186,7 @@ def decode(
 def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, "batch agent 4"]:
     """The actions that mean these decisions, clipped to [-1, 1]: the inverse of `decode`."""
     lmp = now.lmp_per_kwh[:, None]
-    above = decisions.dispatch_price_per_kwh - now.published_per_kwh
-    span = np.where(above > 0, params.market.price_cap_per_kwh - now.published_per_kwh, now.published_per_kwh)
+    above = bent(decisions.dispatch_price_per_kwh.clip(0.0)) - bent(now.published_per_kwh)
     half_spread = params.market.half_spread_per_kwh
 
     def share(part: Float[np.ndarray, "batch agent"], whole: Float[np.ndarray, "..."] | float) -> np.ndarray:
@@ -193,9 +196,31 @@ def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, 
         share(decisions.battery_kw, params.microgrids.battery_rating_kw),
         share(decisions.quantity_kw, params.microgrids.rating_kw),
         share(decisions.limit_price_per_kwh - lmp, half_spread),
-        np.cbrt(share(above, span)),
+        above / bent(params.market.price_cap_per_kwh),
     ]
     return np.stack(numbers, axis=-1).clip(-1.0, 1.0)
+
+
+def no_trade(state: State, now: Now) -> Decisions:
+    """Nobody offers anything: exchange with the grid alone, at the nodal prices published last, with batteries idle."""
+    nothing = np.zeros_like(state.stored_kwh)
+    return Decisions(
+        battery_kw=nothing,
+        quantity_kw=nothing,
+        limit_price_per_kwh=now.lmp_per_kwh[:, None] + nothing,
+        dispatch_price_per_kwh=state.last_price_per_kwh,
+    )
+
+
+def counted_from_no_trade(state: State, days: Days, params: Params) -> Days:
+    """The same days, with what each interval gives from this state on if nobody trades, from which rewards count."""
+    gains, welfare = np.zeros_like(days.no_trade_gain), np.zeros_like(days.no_trade_welfare)
+    days = replace(days, no_trade_gain=gains, no_trade_welfare=welfare)
+    for t in range(params.intervals):
+        now = current_interval(state, days, params)
+        state, outcome = advance(state, encode(no_trade(state, now), now, params), days, params)
+        gains[:, t], welfare[:, t] = outcome.gain, outcome.welfare
+    return days
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -64,6 +64,7 @@ class Params:
     predicted_intervals: int
     initial_kwh: Float[np.ndarray, " agent"]
     cooperation: float
+    over_no_trade: bool
     terminates: bool
     daily_cycle: bool
     forecasting: Forecasting
@@ -84,7 +85,9 @@ class Params:
 class Days:
     """What is drawn for an episode: `time` runs over its intervals and the lookahead beyond.
 
-    `least_kwh` and `most_kwh` are the window for the stored energy when an interval begins.
+    `least_kwh` and `most_kwh` are the window for the stored energy when an interval begins. `no_trade_gain` and
+    `no_trade_welfare`, in currency, are what each interval would give if nobody traded all day; nought where rewards
+    are not counted from there.
     """
 
     load_kw: Float[np.ndarray, "batch time bus"]
@@ -99,6 +102,8 @@ class Days:
     lmp_day_ahead_per_kwh: Float[np.ndarray, "batch time"]
     least_kwh: Float[np.ndarray, "batch boundary agent"]
     most_kwh: Float[np.ndarray, "batch boundary agent"]
+    no_trade_gain: Float[np.ndarray, "batch interval agent"]
+    no_trade_welfare: Float[np.ndarray, "batch interval"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,7 +160,8 @@ class Outcome:
     """What happened in an interval, in physical and money units; rewards and metrics read it.
 
     Prices are at the microgrids' own buses. Money is currency in this interval. `first_proposed_kw` and
-    `first_accepted_kw` are those of the first submission, before any correction round.
+    `first_accepted_kw` are those of the first submission, before any correction round. `common_reward` is what somebody
+    is paid who acts for all: the welfare, less that without trade where rewards are counted from there.
     """
 
     decisions: Decisions
@@ -174,5 +180,6 @@ class Outcome:
     dso_result: Float[np.ndarray, " batch"]
     welfare: Float[np.ndarray, " batch"]
     reward: Float[np.ndarray, "batch agent"]
+    common_reward: Float[np.ndarray, " batch"]
     dso_calls: Int[np.ndarray, " batch"]
     clipped: Float[np.ndarray, "batch agent"]

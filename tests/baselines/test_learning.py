@@ -23,25 +23,35 @@ from peergrid.baselines.entry import settings_from
 from peergrid.baselines.evaluate import EvaluateSettings
 from peergrid.baselines.jobs import DONE, FAILED, run_job
 from peergrid.baselines.learned import LearnedPolicy, load_policy, policy_of, save_policy
-from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, Lesson, learn, read_curve
 from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade, Truthful
 from peergrid.baselines.references import References, references, score_policy
 from peergrid.baselines.run_policy import RunPolicySettings
 from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
+from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import load_scenario, scenario_from_dict
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=6)
-PPO = AlgoSettings(
-    name="ppo", num_envs=4, net_arch=[16], arguments={"n_steps": 16, "batch_size": 64, "n_epochs": 2, "gamma": 0.9}
+PPO = AlgoSettings(num_envs=4, net_arch=[16], arguments={"copies": 2, "minibatch": 32, "epochs": 2})
+PPO_SB3 = AlgoSettings(
+    name="ppo_sb3",
+    library="sb3",
+    num_envs=4,
+    net_arch=[16],
+    arguments={"n_steps": 12, "batch_size": 48, "n_epochs": 2, "gamma": 0.9, "policy_kwargs": {"log_std_init": -1.0}},
 )
 SAC = AlgoSettings(
-    name="sac", num_envs=4, net_arch=[16], arguments={"buffer_size": 500, "batch_size": 32, "learning_starts": 50}
+    name="sac",
+    library="sb3",
+    num_envs=4,
+    net_arch=[16],
+    arguments={"buffer_size": 500, "batch_size": 32, "learning_starts": 50},
 )
+every_algorithm = pytest.mark.parametrize("algo", [PPO, PPO_SB3, SAC], ids=["ppo", "ppo_sb3", "sac"])
 CONF = Path(train_entry.__file__).resolve().parents[1] / "conf"
 
 
@@ -51,7 +61,7 @@ def known():
     return References(no_trade=np.array([-1000.0, -1000.0]), optimum=np.array([-900.0, -900.0]))
 
 
-def train(folder, known, algo=PPO, steps=128, seed=3, player="shared"):
+def train(folder, known, algo=PPO, steps=96, seed=3, player="shared"):
     lesson = Lesson(
         scenario=SCENARIO,
         references=known,
@@ -60,7 +70,7 @@ def train(folder, known, algo=PPO, steps=128, seed=3, player="shared"):
         predicted_intervals=None,
         player=player,
         steps=steps,
-        check_every=64,
+        check_every=48,
         seed=seed,
         folder=folder,
     )
@@ -71,11 +81,11 @@ def weights_of(folder):
     return load_policy(folder / "policy.safetensors").actor.weights
 
 
-@pytest.mark.parametrize("algo", [PPO, SAC], ids=["ppo", "sac"])
+@every_algorithm
 def test_the_same_seed_gives_the_same_curve_and_the_same_weights(tmp_path, known, algo):
     one, two = (train(tmp_path / name, known, algo) for name in "ab")
     assert [p.welfare for p in one] == [p.welfare for p in two]
-    assert [p.steps for p in one] == [0, 64, 128]
+    assert [p.steps for p in one] == [0, 48, 96]
     assert len({p.welfare for p in one}) == 3  # it does learn something
     a, b = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
@@ -83,19 +93,19 @@ def test_the_same_seed_gives_the_same_curve_and_the_same_weights(tmp_path, known
     assert [p.welfare for p in other] != [p.welfare for p in one]
 
 
-@pytest.mark.parametrize("algo", [PPO, SAC], ids=["ppo", "sac"])
+@every_algorithm
 def test_an_interrupted_training_goes_on_where_it_was(tmp_path, known, algo):
-    first = train(tmp_path, known, algo, steps=64)
+    first = train(tmp_path, known, algo, steps=48)
     before = weights_of(tmp_path)
-    longer = train(tmp_path, known, algo, steps=128)
-    assert [p.steps for p in longer] == [0, 64, 128]
+    longer = train(tmp_path, known, algo, steps=96)
+    assert [p.steps for p in longer] == [0, 48, 96]
     assert longer[:2] == first
     assert read_curve(tmp_path / CURVE) == longer
     assert any(not np.array_equal(old, new) for old, new in zip(before, weights_of(tmp_path), strict=True))
 
 
 def test_a_central_policy_sees_and_acts_for_all(tmp_path, known):
-    train(tmp_path, known, player="central", steps=64)
+    train(tmp_path, known, player="central", steps=48)
     policy = load_policy(tmp_path / "policy.safetensors")
     assert policy.actor.n_seen == 4 * 138 and len(policy.actor.biases[-1]) == 16
     simulation = Simulation(SCENARIO, num_envs=2)
@@ -103,7 +113,7 @@ def test_a_central_policy_sees_and_acts_for_all(tmp_path, known):
 
 
 def test_a_solo_policy_acts_for_the_first_while_others_are_truthful(tmp_path, known):
-    train(tmp_path, known, player="solo", steps=64)
+    train(tmp_path, known, player="solo", steps=48)
     policy, simulation, truthful = load_policy(tmp_path / "policy.safetensors"), Simulation(SCENARIO), Truthful()
     simulation.reset(seed=0)
     for each in (policy, truthful):
@@ -115,7 +125,7 @@ def test_a_solo_policy_acts_for_the_first_while_others_are_truthful(tmp_path, kn
 
 
 def test_a_learned_policy_plays_the_same_alone_and_in_a_batch(tmp_path, known):
-    curve = train(tmp_path, known, steps=64)
+    curve = train(tmp_path, known, steps=48)
     policy = load_policy(tmp_path / "policy.safetensors")
     alone = [play_day(P2PTrading(SCENARIO, predictor="none"), policy, day).welfare for day in range(2)]
     together = Simulation(SCENARIO, num_envs=2, predictor="none")
@@ -124,7 +134,7 @@ def test_a_learned_policy_plays_the_same_alone_and_in_a_batch(tmp_path, known):
 
 
 def test_a_policy_of_another_size_of_market_is_refused(tmp_path, known):
-    train(tmp_path, known, steps=64)
+    train(tmp_path, known, steps=48)
     other = Simulation(load_scenario("ieee33", lookahead=4))
     other.reset(seed=0)
     with pytest.raises(InvalidCheckpoint, match="sees 138 numbers, and this scenario shows 86"):
@@ -138,7 +148,7 @@ class Evil:
 
 def test_files_that_are_damaged_or_evil_are_refused_and_run_nothing(tmp_path, known, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train(tmp_path / "job", known, steps=64)
+    train(tmp_path / "job", known, steps=48)
     weights, checkpoint = tmp_path / "job" / "policy.safetensors", tmp_path / "job" / CHECKPOINT
     for bad in (b"", b"nonsense", pickle.dumps(Evil()), weights.read_bytes()[:-100]):
         (tmp_path / "bad.safetensors").write_bytes(bad)
@@ -159,7 +169,7 @@ def test_files_that_are_damaged_or_evil_are_refused_and_run_nothing(tmp_path, kn
     for bad in (b"nonsense", pickle.dumps(Evil())):
         checkpoint.write_bytes(bad)
         with pytest.raises(InvalidCheckpoint, match="Delete the folder to train anew"):
-            train(tmp_path / "job", known, steps=128)
+            train(tmp_path / "job", known, steps=96)
     assert not (tmp_path / "evil-was-here").exists()
 
 
@@ -191,7 +201,7 @@ def test_held_out_days_for_tuning_are_others(tmp_path):
 
 
 def test_policies_are_found_by_name_by_file_and_by_attribute(tmp_path, known):
-    train(tmp_path, known, steps=64)
+    train(tmp_path, known, steps=48)
     assert isinstance(policy_of(str(tmp_path / "policy.safetensors")), LearnedPolicy)
     assert isinstance(policy_of("truthful"), Truthful)
     assert isinstance(policy_of("peergrid.baselines.policies:NoTrade"), NoTrade)

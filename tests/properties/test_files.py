@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from peergrid.baselines.adapters.sb3 import shared_trading
 from peergrid.baselines.learned import Actor, load_policy, save_policy
-from peergrid.baselines.learning import CHECKPOINT
-from peergrid.baselines.learning_sb3 import REPLAY, resume, save_checkpoint
 from peergrid.baselines.references import references
+from peergrid.baselines.training.lesson import CHECKPOINT
+from peergrid.baselines.training.sb3 import REPLAY, resume, save_checkpoint
 from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
 from peergrid.surrogate.dataset import MANIFEST, Sampling, load_subset, make_dataset

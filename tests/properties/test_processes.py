@@ -16,7 +16,7 @@ import pytest
 
 from peergrid.baselines.entry import write_json
 from peergrid.baselines.learned import Actor, load_policy, save_policy
-from peergrid.baselines.learning import CurvePoint, read_curve, write_curve
+from peergrid.baselines.training.lesson import CurvePoint, read_curve, write_curve
 from peergrid.envs import p2p_trading_v0, transactive_v0
 
 POINT = CurvePoint(steps=1, welfare=2.0, score=3.0, seconds=4.0, environment_seconds=5.0)

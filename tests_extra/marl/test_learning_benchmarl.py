@@ -15,11 +15,11 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
 from peergrid.baselines.learned import load_policy
-from peergrid.baselines.learning import CHECKPOINT, CURVE, AlgoSettings, Lesson, Progress, learn, read_curve
-from peergrid.baselines.learning_benchmarl import Course, ReturnScale, SharedActor, build_experiment
 from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade
 from peergrid.baselines.references import References
+from peergrid.baselines.training.benchmarl import Course, ReturnScale, SharedActor, build_experiment
+from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, Progress, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import load_scenario

@@ -50,8 +50,8 @@ def test_one_row_is_pettingzoos_environment_bit_for_bit():
         np.testing.assert_array_equal(after[GROUP, "observation"], list(observations.values()))
         np.testing.assert_array_equal(after["state"], single.state())
         np.testing.assert_array_equal(after[GROUP, "reward"][:, 0], np.float32(list(rewards.values())))
-        assert after["terminated"].item() == all(terminations.values())
-        assert after["truncated"].item() == all(truncations.values()) == (k == 3)
+        assert after["terminated"].item() == all(terminations.values()) == (k == 3)
+        assert after["truncated"].item() == all(truncations.values())
         for name in INFOS:
             expected = np.float32([told[name] for told in infos.values()])
             np.testing.assert_array_equal(after[GROUP, "info", name][:, 0], expected)
@@ -99,7 +99,7 @@ def test_only_the_marked_rows_begin_anew():
     assert all((after[1][GROUP, "info", name] == 0).all() for name in INFOS)
     for action in actions[2:]:
         after = env.step(after.set((GROUP, "action"), action))["next"]
-    assert after["truncated"][:, 0].tolist() == [True, False, True]
+    assert after["terminated"][:, 0].tolist() == [True, False, True]
     with pytest.raises(PeergridError, match="call reset"):
         env.step(after.set((GROUP, "action"), actions[0]))
 
@@ -120,10 +120,12 @@ def test_rollouts_go_on_over_the_end_of_episodes():
     assert env.seconds > 0
 
 
-def test_a_scenario_that_terminates_does():
-    env = TradingEnv(1, seed=0, infos=(), scenario=load_scenario("ieee33", intervals=2, horizon="terminate"))
+@pytest.mark.parametrize("horizon", ["terminate", "truncate"])
+def test_a_day_ends_as_its_scenario_says(horizon):
+    env = TradingEnv(1, seed=0, infos=(), scenario=load_scenario("ieee33", intervals=2, horizon=horizon))
     last = env.rollout(2)["next"][0, -1]
-    assert last["terminated"].item() and last["done"].item() and not last["truncated"].item()
+    assert last["done"].item()
+    assert (last["terminated"].item(), last["truncated"].item()) == (horizon == "terminate", horizon == "truncate")
 
 
 def test_held_out_days_are_those_of_the_simulation():

@@ -42,6 +42,7 @@ MAKERS = {
     "p2p_trading": lambda: p2p_trading_v0.parallel_env(scenario=SCENARIO),
     "transactive": lambda: transactive_v0.parallel_env(scenario=TWO_HOURS, roles="both"),
 }
+ENDS = {"p2p_trading": (True, False), "transactive": (False, True)}  # terminated, truncated
 NAMES = [entry.name for entry in MAKERS["p2p_trading"]().describe_observation("microgrid_0")]
 
 every_environment = pytest.mark.parametrize("name", MAKERS)
@@ -84,7 +85,7 @@ def test_rllib_s_own_check_passes(name):
 
 
 @every_environment
-def test_rllib_s_runner_plays_whole_episodes_which_end_by_truncation_with_all_that_belongs_to_their_last_step(name):
+def test_rllib_s_runner_plays_whole_episodes_with_all_that_belongs_to_their_last_step(name):
     env = MAKERS[name]()
     register_env(name, lambda arguments: AsMultiAgent(MAKERS[name]()))
     config = (
@@ -100,7 +101,7 @@ def test_rllib_s_runner_plays_whole_episodes_which_end_by_truncation_with_all_th
     (episode,) = MultiAgentEnvRunner(config=config).sample(num_episodes=1)
     assert set(episode.agent_episodes) == set(env.possible_agents)
     for whole in (episode, *episode.agent_episodes.values()):
-        assert whole.is_truncated and not whole.is_terminated
+        assert (whole.is_terminated, whole.is_truncated) == ENDS[name]
 
     # The same actions, played without RLlib, clipped as RLlib clips them.
     observations, _ = AsMultiAgent(env).reset(seed=3)

@@ -100,9 +100,9 @@ def test_the_end_of_the_episode_is_that_of_the_single_environments():
         ):
             single.reset(seed=20 + i)
             single.step(action)
-            seen, reward, _, truncated, info = single.step(action)
+            seen, reward, terminated, truncated, info = single.step(action)
             np.testing.assert_allclose(infos[i].pop("terminal_observation"), seen, rtol=0, atol=1e-5)
-            assert infos[i].pop("TimeLimit.truncated") is truncated is True
+            assert infos[i].pop("TimeLimit.truncated") is truncated is False and terminated
             assert infos[i].keys() == info.keys()
             np.testing.assert_allclose(list(infos[i].values()), list(info.values()), rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(rewards[i], reward, rtol=1e-5, atol=1e-6)

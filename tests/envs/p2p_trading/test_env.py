@@ -90,8 +90,8 @@ def test_max_cycles_overwritten_from_outside_does_not_move_the_horizon():
     env.reset(seed=0)
     env.max_cycles = 1000
     env.step(zeros(env))
-    *_, truncations, _ = env.step(zeros(env))
-    assert all(truncations.values()) and env.agents == []
+    _, _, terminations, _, _ = env.step(zeros(env))
+    assert all(terminations.values()) and env.agents == []
     with pytest.raises(PeergridError, match=r"call reset\(\)"):
         env.step({a: np.zeros(4) for a in env.possible_agents})
 
@@ -177,7 +177,7 @@ def test_an_operator_that_does_not_look_lets_voltages_leave_their_limits():
 def test_every_mechanism_can_be_chosen_by_name(mechanism):
     env = P2PTrading(mechanism=mechanism, max_cycles=1)
     env.reset(seed=0)
-    *_, infos = env.step({a: np.array([0, q, 0, -0.2]) for a, q in zip(env.agents, (1, -1, 1, -1), strict=True)})
+    *_, infos = env.step({a: np.array([0, q, 0, 0]) for a, q in zip(env.agents, (1, -1, 1, -1), strict=True)})
     assert sum(abs(i["contract_kw"]) for i in infos.values()) > 0
 
 

@@ -23,11 +23,11 @@ def test_the_central_controller_sees_everything_and_is_paid_the_welfare():
         action = rng.uniform(-1, 1, central.action_space.shape).astype(np.float32)
         seen, reward, terminated, truncated, info = central.step(action)
         parts = dict(zip(market.agents, action.reshape(-1, 4), strict=True))
-        observations, _, _, truncations, infos = market.step(parts)
+        observations, _, terminations, _, infos = market.step(parts)
         assert reward == infos["microgrid_0"]["welfare"]
         assert info == {f"{a}/{name}": value for a, own in infos.items() for name, value in own.items()}
-        assert not terminated and truncated == truncations["microgrid_0"]
-        ended = truncated
+        assert not truncated and terminated == terminations["microgrid_0"]
+        ended = terminated
     assert central.observation_space.contains(seen)
 
 
@@ -76,10 +76,10 @@ def test_the_others_play_their_policy(others):
         action = rng.uniform(-1, 1, 4).astype(np.float32)
         actions = policy.act(observations) | {"microgrid_2": action}
         seen, reward, terminated, truncated, info = solo.step(action)
-        observations, rewards, _, truncations, infos = market.step(actions)
+        observations, rewards, terminations, _, infos = market.step(actions)
         assert (reward, info) == (rewards["microgrid_2"], infos["microgrid_2"])
-        assert not terminated and truncated == truncations["microgrid_2"]
-    assert truncated
+        assert not truncated and terminated == terminations["microgrid_2"]
+    assert terminated
 
 
 @pytest.mark.parametrize("others", ["truthful", "random"])

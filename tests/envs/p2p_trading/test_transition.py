@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from peergrid.baselines.policies import NoTrade
 from peergrid.envs.microgrid import export_at, export_range
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import advance, current_interval, decode, encode, intervals_from
@@ -236,8 +237,10 @@ def test_encoding_is_the_inverse_of_decoding(actions):
     possible = (clipped == 0) & (np.abs(actions) <= 1).all(axis=-1)
     back, wanted = encode(decisions, NOW, SIM.params)[possible], actions[possible]
     np.testing.assert_allclose(back[..., :3], wanted[..., :3], rtol=0, atol=1e-9)
-    # Of the last one the cube counts, which rounds to nothing near zero.
-    np.testing.assert_allclose(back[..., 3] ** 3, wanted[..., 3] ** 3, rtol=0, atol=1e-9)
+    # A dispatch price that would be beyond nothing or the cap comes back as what it is.
+    price, cap = decisions.dispatch_price_per_kwh[possible], SIM.params.market.price_cap_per_kwh
+    inside = (price > 0) & (price < cap)
+    np.testing.assert_allclose(back[inside, 3], wanted[inside, 3], rtol=0, atol=1e-9)
 
 
 def test_the_ends_of_every_action_are_what_the_action_space_says():
@@ -558,3 +561,35 @@ def test_only_the_dso_can_leave_a_contract_undelivered(mechanism):
     assert (np.abs(contract) > 1.0).any()
     backed = np.clip(contract, np.minimum(accepted, 0.0), np.maximum(accepted, 0.0))
     np.testing.assert_allclose(contract, backed, atol=1e-9)
+
+
+# Rewards counted from a day without trade
+
+
+def test_rewards_over_no_trade_are_counted_from_the_same_day_without_trade():
+    scenario = load_scenario("ieee33", intervals=3, cooperation=0.25)
+    plain, counted = (
+        Simulation(replace(scenario, over_no_trade=over), num_envs=2, predictor="none") for over in (False, True)
+    )
+    idle = Simulation(scenario, num_envs=2, predictor="none")
+    for sim in (plain, counted, idle):
+        sim.reset(seed=5)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        actions = random_actions(2, 4, rng)
+        (_, there), (_, here) = plain.step(actions), counted.step(actions)
+        _, nothing = idle.step(NoTrade().act_rows(idle, idle.seen))
+        assert (here.gain == there.gain).all() and (here.welfare == there.welfare).all()
+        own, common = here.gain - nothing.gain, here.welfare - nothing.welfare
+        np.testing.assert_allclose(here.common_reward, common, atol=1e-4)
+        np.testing.assert_allclose(here.reward, 0.75 * own + 0.25 * common[:, None] / 4, atol=1e-4)
+        assert np.abs(here.reward - there.reward).max() > 1e-2
+        np.testing.assert_array_equal(there.common_reward, there.welfare)
+
+
+def test_nobody_who_does_not_trade_is_paid_over_no_trade():
+    sim = Simulation(load_scenario("ieee33_communities", cooperation=0.5, over_no_trade=True), predictor="none")
+    sim.reset(seed=1)
+    while not sim.is_over.all():
+        _, outcome = sim.step(NoTrade().act_rows(sim, sim.seen))
+        np.testing.assert_allclose(outcome.reward, 0.0, atol=1e-3)

@@ -100,11 +100,11 @@ def test_every_row_plays_the_days_of_its_single_environment_and_goes_on_likewise
         for i, (env, action) in enumerate(zip(singles, actions, strict=True)):
             alone[i], reward, terminated, truncated, info = env.step(action)
             np.testing.assert_allclose(rewards[i], reward, rtol=1e-6, atol=1e-6)
-            assert (terminations[i], truncations[i]) == (terminated, truncated) == (False, step == 23)
-            told = infos["final_info"] if truncated else infos
+            assert (terminations[i], truncations[i]) == (terminated, truncated) == (step == 23, False)
+            told = infos["final_info"] if terminated else infos
             assert [key for key in told if not key.startswith("_")] == list(info)
             np.testing.assert_allclose([told[key][i] for key in info], list(info.values()), rtol=1e-5, atol=1e-5)
-            if truncated:
+            if terminated:
                 np.testing.assert_allclose(infos["final_obs"][i], alone[i], rtol=0, atol=1e-5)
                 alone[i], _ = env.reset()
 
@@ -200,13 +200,13 @@ def test_by_default_the_step_after_the_last_begins_the_next_day():
     assert no_infos(first_infos, 2)
     (_, *before, infos), last, begun, after = (vector.step(np.zeros((2, 16))) for _ in range(4))
     assert not before[1].any() and not before[2].any() and infos["microgrid_0/load_kw"].all()
-    assert last[3].all() and not last[2].any() and last[1].all() and last[4]["microgrid_3/stored_kwh"].all()
+    assert last[2].all() and not last[3].any() and last[1].all() and last[4]["microgrid_3/stored_kwh"].all()
     assert "final_obs" not in last[4]
     assert not begun[2].any() and not begun[3].any() and not begun[1].any() and no_infos(begun[4], 2)
     assert not np.array_equal(begun[0], first) and not np.array_equal(begun[0], last[0])
     share_left = [e.name for e in vector.describe_observation()].index("microgrid_0: share of the episode left")
     assert [step[0][0, share_left] for step in (last, begun, after)] == [0.0, 1.0, 0.5]
-    assert not after[3].any() and after[1].all()
+    assert not (after[2] | after[3]).any() and after[1].all()
 
 
 def test_in_the_same_step_the_end_is_told_apart_from_the_next_beginning():
@@ -215,7 +215,7 @@ def test_in_the_same_step_the_end_is_told_apart_from_the_next_beginning():
     *_, infos = vector.step(np.zeros((2, 4)))
     assert "final_obs" not in infos
     seen, rewards, terminations, truncations, infos = vector.step(np.zeros((2, 4)))
-    assert rewards.all() and truncations.all() and not terminations.any()
+    assert rewards.all() and terminations.all() and not truncations.any()
     names = [e.name for e in vector.describe_observation()]
     left = names.index("share of the episode left")
     assert infos["final_obs"].dtype == object and [end[left] for end in infos["final_obs"]] == [0.0, 0.0]
@@ -224,16 +224,16 @@ def test_in_the_same_step_the_end_is_told_apart_from_the_next_beginning():
     assert set(infos["final_info"]) == {*INFOS, *(f"_{name}" for name in INFOS)}
     assert infos["final_info"]["stored_kwh"].all() and infos["final_info"]["_stored_kwh"].all()
     assert (infos["stored_kwh"] == 0).all() and infos["_stored_kwh"].all()
-    *_, truncations, infos = vector.step(np.zeros((2, 4)))
-    assert not truncations.any() and "final_obs" not in infos
+    _, _, terminations, _, infos = vector.step(np.zeros((2, 4)))
+    assert not terminations.any() and "final_obs" not in infos
 
 
 def test_where_nothing_begins_by_itself_a_mask_says_what_does():
     vector = gymnasium.make_vec(CENTRAL, num_envs=3, max_cycles=2, autoreset_mode=DISABLED)
     vector.reset(seed=0)
     for _ in range(2):
-        seen, _, _, truncations, infos = vector.step(np.zeros((3, 16)))
-    assert truncations.all() and "final_obs" not in infos
+        seen, _, terminations, _, infos = vector.step(np.zeros((3, 16)))
+    assert terminations.all() and "final_obs" not in infos
     with pytest.raises(PeergridError, match=r"over in rows \[0, 1, 2\]: call reset\(\)"):
         vector.step(np.zeros((3, 16)))
     now, infos = vector.reset(options={"reset_mask": np.array([True, False, True])})
@@ -482,19 +482,19 @@ def test_every_microgrid_of_every_row_can_be_an_environment():
     for _ in range(2):
         np.testing.assert_allclose(seen, np.stack(alone), rtol=0, atol=1e-5)
         actions = random_actions(vector, rng)
-        seen, rewards, _, truncations, infos = vector.step(actions)
+        seen, rewards, terminations, _, infos = vector.step(actions)
         parts = [
             market.step(dict(zip(market.agents, actions[4 * i : 4 * i + 4], strict=True)))
             for i, market in enumerate(markets)
         ]
         alone = [o for part in parts for o in part[0].values()]
         np.testing.assert_allclose(rewards, [r for part in parts for r in part[1].values()], rtol=1e-6, atol=1e-6)
-        assert truncations.tolist() == [t for part in parts for t in part[3].values()]
-        told = infos["final_info"] if truncations.all() else infos
+        assert terminations.tolist() == [t for part in parts for t in part[2].values()]
+        told = infos["final_info"] if terminations.all() else infos
         for name in INFOS:
             expected = [info[name] for part in parts for info in part[4].values()]
             np.testing.assert_allclose(told[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert truncations.all()
+    assert terminations.all()
     np.testing.assert_allclose(np.stack(list(infos["final_obs"])), np.stack(alone), rtol=0, atol=1e-5)
 
 

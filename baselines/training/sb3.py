@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from peergrid.baselines.adapters.sb3 import (
     shared_trading,
     solo_trading,
 )
-from peergrid.baselines.learning import CHECKPOINT, Progress
-from peergrid.grid.errors import InvalidCheckpoint, UnknownName
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint
+from peergrid.grid.errors import UnknownName
 
 with needs("Stable-Baselines3", "sb3"):
     from stable_baselines3.common.logger import configure
@@ -57,7 +56,8 @@ def learn_with_sb3(progress: Progress) -> None:
     """Train with an algorithm of Stable-Baselines3."""
     lesson = progress.lesson
     algo, folder = lesson.algo, lesson.folder
-    if algo.name not in ALGORITHMS:
+    name = algo.name.removesuffix("_sb3")
+    if name not in ALGORITHMS:
         raise UnknownName("algorithm", algo.name, ALGORITHMS)
     if lesson.player not in MAKERS:
         raise UnknownName("player", lesson.player, MAKERS)
@@ -70,9 +70,9 @@ def learn_with_sb3(progress: Progress) -> None:
     timed, gamma = Timed(market), float(algo.arguments.get("gamma", 0.99))
     env = VecNormalize(timed, norm_obs=False, gamma=gamma)
     slots = market.num_envs // algo.num_envs
-    model = ALGORITHMS[algo.name](
-        "MlpPolicy", env, seed=lesson.seed, policy_kwargs={"net_arch": list(algo.net_arch)}, **algo.arguments
-    )
+    arguments = dict(algo.arguments)
+    of_policy = {"net_arch": list(algo.net_arch), **arguments.pop("policy_kwargs", {})}
+    model = ALGORITHMS[name]("MlpPolicy", env, seed=lesson.seed, policy_kwargs=of_policy, **arguments)
     model.set_logger(configure(str(folder / TENSORBOARD), ["tensorboard"]))
     if resume(model, env, folder):
         progress.go_on(model.num_timesteps // slots)
@@ -108,26 +108,14 @@ def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:
     unfinished.replace(folder / CHECKPOINT)
 
 
-def _check_sums(path: Path) -> None:
-    """Raise BadZipFile unless all numbers are those that were written, which torch itself doesn't look at."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"{damaged} is damaged")
-
-
 def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
     """Put a model where the checkpoint of a folder left it; False where there is none.
 
     Raises:
         InvalidCheckpoint: It is damaged, or of another model.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return False
-    try:
-        _check_sums(path)
-        state = torch.load(path, weights_only=True)
+
+    def put(state: dict[str, Any]) -> bool:
         model.set_parameters(state["parameters"])
         model.num_timesteps, model._n_updates = state["steps"], state["updates"]
         mean, var, count = state["returns"]
@@ -139,6 +127,6 @@ def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
                 for name in OF_REPLAY:
                     getattr(model.replay_buffer, name)[:] = kept[name]
                 model.replay_buffer.pos, model.replay_buffer.full = int(kept["pos"]), bool(kept["full"])
-    except Exception as error:  # torch raises whatever the bytes suggest
-        raise InvalidCheckpoint(f"{str(path)!r} can't be used: {error}. Delete the folder to train anew.") from error
-    return True
+        return True
+
+    return from_checkpoint(folder / CHECKPOINT, put) or False

@@ -17,7 +17,7 @@ from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.benchmarl import TradingTask
 from peergrid.baselines.adapters.torchrl import GROUP
 from peergrid.baselines.learned import Actor
-from peergrid.baselines.learning import CHECKPOINT, Lesson, Progress
+from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 

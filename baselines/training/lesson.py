@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import csv
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from peergrid.baselines.learned import WEIGHTS, Actor, LearnedPolicy, save_policy
 from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
+from peergrid.envs.p2p_trading.players import Central, Shared, Solo, Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import Scenario
+from peergrid.grid.errors import InvalidCheckpoint, UnknownName
 from peergrid.grid.parts import part_name, resolve
 
 CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
 LIBRARIES = {
-    "sb3": "peergrid.baselines.learning_sb3:learn_with_sb3",
-    "benchmarl": "peergrid.baselines.learning_benchmarl:learn_with_benchmarl",
+    "peergrid": "peergrid.baselines.training.ppo:learn_with_ppo",
+    "sb3": "peergrid.baselines.training.sb3:learn_with_sb3",
+    "benchmarl": "peergrid.baselines.training.benchmarl:learn_with_benchmarl",
 }
+LEARNERS: dict[str, Callable[[Simulation], Trader]] = {"shared": Shared, "central": Central, "solo": Solo}
+T = TypeVar("T")
 
 
 @dataclass
@@ -28,7 +36,7 @@ class AlgoSettings:
     """An algorithm of a library, its arguments, and how many markets it steps at once."""
 
     name: str = "ppo"
-    library: str = part_name("sb3")
+    library: str = part_name("peergrid")
     num_envs: int = 16
     net_arch: list[int] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +132,31 @@ def learn(lesson: Lesson, report: Callable[[CurvePoint], None] = lambda point: N
     progress = Progress(lesson, report)
     learn_with(progress)
     return progress.curve
+
+
+def player_of(name: str, simulation: Simulation) -> Trader:
+    """Who acts in a simulation: one policy for each microgrid, for all at once, or for the first."""
+    if name not in LEARNERS:
+        raise UnknownName("player", name, LEARNERS)
+    return LEARNERS[name](simulation)
+
+
+def from_checkpoint(path: Path, put: Callable[[dict[str, Any]], T]) -> T | None:
+    """What `put` makes of what a checkpoint holds; None where there is none.
+
+    Raises:
+        InvalidCheckpoint: It is damaged, or `put` can't use it.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself doesn't look at the sums
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+        return put(torch.load(path, weights_only=True))
+    except Exception as error:  # torch raises whatever the bytes suggest
+        raise InvalidCheckpoint(f"{str(path)!r} can't be used: {error}. Delete the folder to train anew.") from error
 
 
 def write_curve(path: Path, curve: list[CurvePoint]) -> None:
