@@ -29,7 +29,6 @@ from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkp
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.rows import rows_of
 from peergrid.grid.errors import PeergridError
 
 CRITICS = ("own", "market", "day")
@@ -160,7 +159,7 @@ def play_day(player: Trader, learner: Learner, settings: PpoSettings, seeds: lis
     noise = torch.Generator().manual_seed(int(drawing.integers(2**62)))
     n_day, everywhere = simulation.num_envs // settings.copies, np.ones(simulation.num_envs, dtype=bool)
     drawn = simulation.episodes.draw(range(n_day), int(drawing.integers(2**62)), None)
-    simulation.begin(rows_of(simulation.days_of(drawn), np.repeat(np.arange(n_day), settings.copies)))
+    simulation.begin(simulation.days_of(drawn), copies=settings.copies)
     player.begin(everywhere)
     n_time, n_slot = simulation.params.intervals, player.slots_per_row
     shape = (simulation.num_envs, n_slot)

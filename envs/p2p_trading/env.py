@@ -40,7 +40,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
     | 0 | battery power | charge at rating | discharge at rating |
     | 1 | offered quantity | buy the rating | sell the rating |
     | 2 | limit price of the offer | LMP - half-spread | LMP + half-spread |
-    | 3 | dispatch price: the nodal price expected | 0 (the one published last at 0; cubic) | price cap |
+    | 3 | dispatch price: the nodal price expected (0: the one published last) | 0 | price cap |
 
     Set-points and quantities beyond what is physically possible are clipped; `infos["clipped_kw"]` says by how much.
 
@@ -54,15 +54,16 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     ## Rewards
     Utility of consumption less cost of generation, battery wear and the bill, in currency; blended with an equal
-    share of the community's welfare by the scenario's `cooperation`.
+    share of the community's welfare by the scenario's `cooperation`. With `over_no_trade` both are paid less what the
+    same interval gives on a day without trade.
 
     ## Starting State
     Batteries at the scenario's initial charge, a training day drawn from the profiles; with
     `reset(options={"evaluation_day": k})` held-out day k.
 
     ## Episode End
-    Truncated after the scenario's intervals (24 of one hour); a scenario with `horizon: terminate` terminates instead
-    and pays for the energy left in the batteries.
+    Terminated after the scenario's intervals (24 of one hour): the day is all there is, and energy left in the
+    batteries above the initial is paid. A scenario with `horizon: truncate` is truncated instead, and pays nothing.
 
     ## Arguments
     `scenario`: a name, a YAML file or a `Scenario`. `predictor`: "auto" (the transformer where one is shipped for the
@@ -75,7 +76,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     ## Version History
     * v0: initial release (0.1.0). Before it was released, observations got what lies ahead (predicted nodal prices
-      and loads of later intervals, the transactive signal), and "auto" became the default predictor.
+      and loads of later intervals, the transactive signal), "auto" became the default predictor, days terminate, and
+      the dispatch price is counted in the bent scale of prices.
     """
 
     metadata: ClassVar[dict[str, Any]] = {

@@ -119,11 +119,19 @@ class Simulation:
         return counted_from_no_trade(self._first_state(days), days, self.params) if self.params.over_no_trade else days
 
     def begin(
-        self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None
+        self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None, copies: int = 1
     ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin an episode on days given rather than drawn, one for each (marked) row; return what the agents see."""
+        """Begin an episode on days given rather than drawn, and return what the agents see.
+
+        Args:
+            days: One for each (marked) row; with copies, for each so many rows that follow one another.
+        """
         state = self._first_state(days)
-        self._put(state, days, foretell(state, days, self.predictor, self.params), rows)
+        foretold = foretell(state, days, self.predictor, self.params)
+        if copies > 1:  # which are foretold the same
+            each = np.repeat(np.arange(len(state.step)), copies)
+            state, days, foretold = rows_of(state, each), rows_of(days, each), rows_of(foretold, each)
+        self._put(state, days, foretold, rows)
         if rows is None:
             self.outcome = None
         return self.seen
