@@ -6,6 +6,7 @@ save_policy(Path("mine.safetensors"), actor_of(model.actor), "shared", {"trained
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import nn
 
@@ -37,15 +38,14 @@ def actor_of(
     """
     if bound not in BOUNDS:
         raise UnknownName("bound", bound, BOUNDS)
-    layers = [
-        m for part in parts for m in part.modules() if not list(m.children()) and not isinstance(m, NO_COMPUTATION)
-    ]
+    # An activation may stand in several places, which modules() would tell of once.
+    modules = [module for part in parts for _, module in part.named_modules(remove_duplicate=False)]
+    layers = [m for m in modules if not list(m.children()) and not isinstance(m, NO_COMPUTATION)]
     if layers and isinstance(layers[-1], nn.Tanh):
         layers, bound = layers[:-1], "tanh"
-    linear, between = layers[::2], layers[1::2]
+    linear, between = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)], layers[1::2]
     names = {ACTIVATION_OF.get(type(layer), type(layer).__name__) for layer in between}
-    is_plain = len(layers) % 2 == 1 and all(isinstance(layer, nn.Linear) for layer in linear)
-    if not is_plain or len(names) > 1 or not names <= set(ACTIVATIONS):
+    if len(linear) != len(between) + 1 or len(names) > 1 or not names <= set(ACTIVATIONS):
         told = ", ".join(type(layer).__name__ for layer in layers) or "no layer"
         raise PeergridError(f"an actor has linear layers with Tanh, or with ReLU, between them; these are: {told}")
     weights = [_numbers_of(layer.weight) for layer in linear]
@@ -63,5 +63,5 @@ def actor_of(
     )
 
 
-def _numbers_of(parameter: nn.Parameter) -> Float[np.ndarray, "..."]:
+def _numbers_of(parameter: torch.Tensor) -> Float[np.ndarray, "..."]:
     return parameter.detach().cpu().double().numpy()

@@ -41,6 +41,12 @@ def test_parts_follow_each_other_and_those_that_do_nothing_are_left_out():
     np.testing.assert_allclose(actor_of(net[0])(SEEN), given(net[0]).clip(-1, 1), atol=1e-6)
 
 
+def test_one_activation_may_stand_in_several_places():
+    net, same = network(), nn.Tanh()
+    again = nn.Sequential(net[0], same, net[2], same, net[4])
+    np.testing.assert_array_equal(actor_of(again)(SEEN), actor_of(net)(SEEN))
+
+
 def test_the_first_outputs_alone_may_be_the_action():
     net = network()
     np.testing.assert_array_equal(actor_of(net, numbers=2)(SEEN), actor_of(net)(SEEN)[:, :2])
