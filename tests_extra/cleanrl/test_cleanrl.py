@@ -5,7 +5,9 @@ pip install -c constraints.txt -e '.[test]' && python -m pytest tests_extra/clea
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -25,6 +27,7 @@ from peergrid.envs.scenario import load_scenario
 
 HOURS, MARKETS = 4, 3
 SHORT = load_scenario("ieee33", intervals=HOURS)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "outside_trainers.md"
 MAKERS = {
     "shared": partial(shared_trading, MARKETS),
     "central": partial(gym.make_vec, "peergrid/CentralTrading-v0", num_envs=MARKETS),
@@ -139,3 +142,14 @@ def test_ppo_learns_and_its_file_is_better_than_no_trade(tmp_path):
     assert np.mean(curve[-3:]) > np.mean(curve[:3])
     test = Simulation("ieee33", num_envs=5, predictor="none")
     assert play_all(test, load_policy(file)).mean() > play_all(test, NoTrade()).mean()
+
+
+def test_the_page_s_example_runs_and_its_file_is_played(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (section,) = re.findall(
+        r"^## CleanRL\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(compile(re.sub(r"= ?(\S+)  # quick: (\S+)", r"= \2", code), "outside_trainers.md", "exec"), {})
+    welfare = play_all(Simulation("ieee33", num_envs=2, predictor="none"), load_policy("cleanrl.safetensors"))
+    assert np.isfinite(welfare).all()
