@@ -10,11 +10,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from peergrid.baselines.adapters import needs
 from peergrid.envs.p2p_trading import vector
-from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import PeergridError
 
 with needs("Tianshou", "tianshou"):
@@ -22,6 +21,7 @@ with needs("Tianshou", "tianshou"):
     from tianshou.env.worker import EnvWorker
 
 Indices = int | list[int] | np.ndarray | None
+Vector = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
 
 
 def shared_trading(num_envs: int = 1, **arguments: Any) -> TradingVectorEnv:
@@ -40,15 +40,20 @@ def solo_trading(num_envs: int = 1, **arguments: Any) -> TradingVectorEnv:
 
 
 class TradingVectorEnv(BaseVectorEnv):
-    """A `PlayerVector` as Tianshou's vector environment; it resets what is over when Tianshou says so.
+    """Gymnasium's vector as Tianshou's: a batch of markets, with wrappers around it or without.
 
-    Infos hold `env_id` alone; the figures of a step are in `vector.simulation.outcome`. All environments are one
-    object, which steps as a whole: a collector is to have an episode in each, or several.
+    Infos hold `env_id` alone. All environments are one object, which steps as a whole: a collector is to have an
+    episode in each, or several.
     """
 
-    def __init__(self, env: PlayerVector) -> None:
-        if env.autoreset_mode is not AutoresetMode.DISABLED:
-            raise PeergridError(f"Tianshou resets by itself: autoreset_mode is {env.autoreset_mode}")
+    def __init__(self, env: Vector) -> None:
+        """
+        Args:
+            env: One that nobody resets but who asks for it, `autoreset_mode=AutoresetMode.DISABLED`.
+        """
+        mode = env.metadata.get("autoreset_mode")
+        if mode is not AutoresetMode.DISABLED:
+            raise PeergridError(f"Tianshou resets by itself: autoreset_mode is {mode}")
         self.vector = env
         super().__init__([partial(_itself, env)] * env.num_envs, Slot)
 
@@ -56,7 +61,7 @@ class TradingVectorEnv(BaseVectorEnv):
         """Begin a day everywhere, or in these environments; what they see, and infos.
 
         Args:
-            kwargs: `seed` and `options`, as `PlayerVector` has them; a seed needs all environments.
+            kwargs: `seed` and `options`, as the vector has them; a seed needs all environments.
         """
         chosen = np.arange(self.env_num)[self._wrap_id(env_id)]
         options = dict(kwargs.pop("options", None) or {})
@@ -95,7 +100,7 @@ class Slot(EnvWorker):
     """One environment of the batch, to be asked for its spaces; it steps with the others."""
 
     def __init__(self, env_fn: Any) -> None:
-        self.vector: PlayerVector = env_fn()
+        self.vector: Vector = env_fn()
         self.spaces: dict[str, gym.Space[Any]] = {
             "observation_space": self.vector.single_observation_space,
             "action_space": self.vector.single_action_space,
@@ -125,7 +130,7 @@ class Slot(EnvWorker):
         """Nothing is held open."""
 
 
-def _itself(env: PlayerVector) -> PlayerVector:
+def _itself(env: Vector) -> Vector:
     return env
 
 

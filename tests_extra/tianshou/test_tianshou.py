@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers.vector import TransformReward
 from tianshou.algorithm import PPO
 from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
@@ -25,7 +26,7 @@ from torch.distributions import Independent, Normal
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.adapters.layers import actor_of
-from peergrid.baselines.adapters.tianshou import central_trading, shared_trading, solo_trading
+from peergrid.baselines.adapters.tianshou import TradingVectorEnv, central_trading, shared_trading, solo_trading
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.envs.p2p_trading import vector
@@ -143,6 +144,14 @@ def test_environments_are_asked_and_set_as_tianshou_does():
     envs.close()
 
 
+def test_gymnasium_s_wrappers_may_stand_between():
+    plain, scaled = (vector.shared_trading(MARKETS, scenario=SHORT, autoreset_mode="Disabled") for _ in range(2))
+    told, buffer = collected(TradingVectorEnv(TransformReward(scaled, lambda reward: reward / 100.0)))
+    expected, own = collected(TradingVectorEnv(plain))
+    np.testing.assert_allclose(buffer.rew, own.rew / 100.0, rtol=1e-6)
+    np.testing.assert_allclose(told.returns, expected.returns / 100.0, rtol=1e-6)
+
+
 def test_what_a_batch_cannot_do_is_refused():
     envs = make("shared")
     envs.reset()
@@ -151,7 +160,7 @@ def test_what_a_batch_cannot_do_is_refused():
     with pytest.raises(PeergridError, match="parts the microgrids of a row"):
         envs.reset([0, 1])
     with pytest.raises(PeergridError, match="Tianshou resets by itself"):
-        type(envs)(vector.shared_trading(1, scenario=SHORT))
+        TradingVectorEnv(vector.shared_trading(1, scenario=SHORT))
 
 
 def test_the_page_s_example_runs_and_its_file_is_played(tmp_path, monkeypatch):
