@@ -139,6 +139,26 @@ class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return None
         return tuple(self.player.picture(i, self.render_mode) for i in range(self.simulation.num_envs))
 
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What each environment answers when this method of it is called, or this attribute read; as Gymnasium's own
+        vectors have it. All are one batch: but for pictures and spaces, each answers what the vector does.
+
+        Raises:
+            PeergridError: The method would change all of them at once, as often as there are environments.
+        """
+        if name in ("reset", "step", "close"):
+            raise PeergridError(f"call {name}() itself: it is for all environments")
+        if name == "render":
+            pictures = self.render() or (None,) * self.simulation.num_envs
+            return tuple(picture for picture in pictures for _ in range(self.player.slots_per_row))
+        single = {"observation_space": self.single_observation_space, "action_space": self.single_action_space}
+        found = single[name] if name in single else getattr(self, name)
+        return (found(*args, **kwargs) if callable(found) else found,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """The attribute of each environment."""
+        return self.call(name)
+
     def _begin(
         self, rows: Bool[np.ndarray, " batch"], seed: int | None = None, options: dict[str, Any] | None = None
     ) -> None:

@@ -26,6 +26,7 @@ OPTIONAL = {
     "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
     "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),
     "peergrid.baselines.training.benchmarl": ("torchrl", "marl"),
+    "peergrid.baselines.adapters.tianshou": ("tianshou", "tianshou"),
 }
 
 

@@ -113,8 +113,8 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.possible_agents = self.simulation.agents
         self.agents: list[str] = []
-        self._observation_space = {a: box(self.simulation.entries) for a in self.possible_agents}
-        self._action_space = {a: spaces.Box(-1.0, 1.0, (N_ACTIONS,), np.float32) for a in self.possible_agents}
+        self.observation_spaces = {a: box(self.simulation.entries) for a in self.possible_agents}
+        self.action_spaces = {a: spaces.Box(-1.0, 1.0, (N_ACTIONS,), np.float32) for a in self.possible_agents}
         self.state_space = box(self.simulation.state_entries)
 
     @property
@@ -124,11 +124,11 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return of_agent(self._observation_space, agent)
+        return of_agent(self.observation_spaces, agent)
 
     def action_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return of_agent(self._action_space, agent)
+        return of_agent(self.action_spaces, agent)
 
     def describe_observation(self, agent: str) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of an agent's observation."""

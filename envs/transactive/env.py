@@ -103,8 +103,8 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
         self._n_numbers = dict.fromkeys(self.simulation.agents, N_ACTIONS)
         if roles == "both":
             self._entries[DSO], self._n_numbers[DSO] = self.simulation.dso_entries, 1
-        self._observation_space = {a: box(e) for a, e in self._entries.items()}
-        self._action_space = {a: spaces.Box(-1.0, 1.0, (n,), np.float32) for a, n in self._n_numbers.items()}
+        self.observation_spaces = {a: box(e) for a, e in self._entries.items()}
+        self.action_spaces = {a: spaces.Box(-1.0, 1.0, (n,), np.float32) for a, n in self._n_numbers.items()}
         self.state_space = box(self.simulation.state_entries)
 
     @property
@@ -114,11 +114,11 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return of_agent(self._observation_space, agent)
+        return of_agent(self.observation_spaces, agent)
 
     def action_space(self, agent: str) -> spaces.Box:
         """The same `Box` at every call."""
-        return of_agent(self._action_space, agent)
+        return of_agent(self.action_spaces, agent)
 
     def describe_observation(self, agent: str) -> tuple[Entry, ...]:
         """Name, unit and range of every entry of an agent's observation."""

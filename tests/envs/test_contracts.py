@@ -284,6 +284,8 @@ def test_spaces_are_the_same_objects_at_every_call(name):
     for agent in env.possible_agents:
         assert env.observation_space(agent) is env.observation_space(agent)
         assert env.action_space(agent) is env.action_space(agent)
+        assert env.observation_spaces[agent] is env.observation_space(agent)
+        assert env.action_spaces[agent] is env.action_space(agent)
     spaces = [env.action_space(agent) for agent in env.possible_agents]
     assert len({id(space) for space in spaces}) == len(spaces)  # else agents seeded apart would sample together
 

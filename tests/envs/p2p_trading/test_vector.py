@@ -419,6 +419,29 @@ def test_gymnasium_s_wrappers_of_vectors_work(name):
     assert set(infos[0]) == set(single.reset()[1])
 
 
+@every_name
+def test_each_environment_is_asked_as_in_gymnasium_s_own_vectors(name):
+    arguments = {"num_envs": 2, "max_cycles": 2, "render_mode": "ansi"}
+    ours, theirs = (gymnasium.make_vec(name, vectorization_mode=mode, **arguments) for mode in (None, "sync"))
+    for vector in (ours, theirs):
+        vector.reset(seed=0)
+        vector.step(np.zeros(vector.action_space.shape, dtype=np.float32))
+    assert ours.call("render") == theirs.call("render")
+    assert ours.call("describe_observation") == theirs.call("describe_observation")
+    for attribute in ("observation_space", "action_space", "render_mode"):
+        assert ours.get_attr(attribute) == theirs.get_attr(attribute)
+    with pytest.raises(PeergridError, match=r"call reset\(\) itself"):
+        ours.call("reset")
+
+
+def test_every_microgrid_of_a_row_has_the_picture_of_its_row():
+    vector = shared_trading(2, max_cycles=2, render_mode="ansi")
+    vector.reset(seed=0)
+    first, second = vector.render()
+    assert first != second and vector.call("render") == (first,) * 4 + (second,) * 4
+    assert shared_trading(2, max_cycles=2).call("render") == (None,) * 8
+
+
 # Who plays the others
 
 
