@@ -31,7 +31,7 @@ from peergrid.envs.configuration import from_mapping
 from peergrid.envs.microgrid import battery_reach, export_band, marginal_value
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.p2p_trading.types import Days, Now, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import Now, Outcome, Params
 from peergrid.grid.dso import DsoQuery, DsoStatus, OpfDso
 from peergrid.grid.dso_gradient import ResponseGradient, respond_with_gradient
 from peergrid.grid.errors import PeergridError
@@ -75,7 +75,9 @@ def learn_with_gradients(progress: Progress) -> None:
     if not isinstance(simulation.params.dso, OpfDso):
         raise PeergridError("learning through the operator needs one that solves the optimal power flow")
     torch.manual_seed(lesson.seed)
-    learner = Learner(PpoSettings(learning_rate=settings.learning_rate), player_of("shared", simulation), lesson.algo.net_arch)
+    learner = Learner(
+        PpoSettings(learning_rate=settings.learning_rate), player_of("shared", simulation), lesson.algo.net_arch
+    )
     per_batch = simulation.num_envs * simulation.params.intervals
     n_batch, every = -(-lesson.steps // per_batch), max(1, -(-lesson.check_every // per_batch))
     first, spent = learner.resume(lesson.folder), 0.0
@@ -87,10 +89,12 @@ def learn_with_gradients(progress: Progress) -> None:
         share_left = 1.0 - k / n_batch
         for group in learner.optimiser.param_groups:
             group["lr"] = settings.learning_rate * share_left
-        value, seen, seconds = play_day(simulation, learner, settings, settings.deviation * share_left, [lesson.seed, k])
+        value, seen, seconds = play_day(
+            simulation, learner, settings, settings.deviation * share_left, [lesson.seed, k]
+        )
         spent += seconds
         learner.optimiser.zero_grad(set_to_none=True)
-        (-value).backward()
+        (-value).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(learner.actor.parameters(), settings.max_gradient)
         learner.optimiser.step()
         learner.scale_by(seen, seen[..., :0])
@@ -108,28 +112,28 @@ def play_day(
     start, learning = time.perf_counter(), 0.0
     simulation.reset(seed=int(drawing.integers(2**62)))
     params = simulation.params
-    stored = torch.from_numpy(simulation.running()[0].stored_kwh)
+    stored = torch.tensor(simulation.running()[0].stored_kwh)
     value, seen = torch.zeros((), dtype=torch.float64), []
     while not simulation.is_over.all():
         state, days = simulation.running()
         now = current_interval(state, days, params)
         before = time.perf_counter()
-        limits = battery_limits(stored, state, now, params)
-        seen.append(torch.from_numpy(simulation.seen))
+        limits = battery_limits(stored, now, params)
+        seen.append(torch.tensor(simulation.seen))
         looked = with_stored(seen[-1], stored, limits, simulation)
         meant = learner.actor(learner.scale(looked))
         drawn = meant + deviation * torch.randn(meant.shape, generator=noise)
         learning += time.perf_counter() - before
         _, outcome = simulation.step(drawn.detach().numpy().astype(np.float64))
-        slopes = slopes_of(outcome, state, now, days, params, settings)
+        slopes = slopes_of(outcome, now, params, settings)
         before = time.perf_counter()
         numbers = drawn.to(torch.float64)
-        rating = torch.from_numpy(params.microgrids.battery_rating_kw)
+        rating = torch.tensor(params.microgrids.battery_rating_kw)
         battery_kw = held_within(numbers[..., BATTERY] * rating, *limits)
         price = held_within(numbers[..., PRICE], torch.tensor(-1.0).double(), torch.tensor(1.0).double())
         # First-order: slopes are constants, so that only their gradient means something.
-        value = value + (torch.from_numpy(slopes.per_battery_kw) * battery_kw).sum()
-        value = value + (torch.from_numpy(slopes.per_price) * price).sum()
+        value = value + (torch.tensor(slopes.per_battery_kw) * battery_kw).sum()
+        value = value + (torch.tensor(slopes.per_price) * price).sum()
         stored = energy_after(stored, battery_kw, params)
         learning += time.perf_counter() - before
     seconds = time.perf_counter() - start - learning
@@ -162,14 +166,14 @@ def held_within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return held
 
 
-def battery_limits(stored: Tensor, state: State, now: Now, params: Params) -> tuple[Tensor, Tensor]:
-    """The least and the most battery power, as `envs.microgrid.battery_limits` has them, as functions of what is stored."""
+def battery_limits(stored: Tensor, now: Now, params: Params) -> tuple[Tensor, Tensor]:
+    """The least and the most battery power, as `envs.microgrid` has them, as functions of what is stored."""
     grids = params.microgrids
-    least, most = (torch.from_numpy(kw) for kw in battery_reach(grids, now.interval))
-    eta_c, eta_d = torch.from_numpy(grids.charge_efficiency), torch.from_numpy(grids.discharge_efficiency)
+    least, most = (torch.tensor(kw) for kw in battery_reach(grids, now.interval))
+    eta_c, eta_d = torch.tensor(grids.charge_efficiency), torch.tensor(grids.discharge_efficiency)
 
     def to_reach(energy_kwh: np.ndarray) -> Tensor:
-        gain_kw = (torch.from_numpy(energy_kwh) - stored) / params.step_hours
+        gain_kw = (torch.tensor(energy_kwh) - stored) / params.step_hours
         return torch.clamp(-torch.maximum(gain_kw / eta_c, gain_kw * eta_d), least, most)
 
     return to_reach(now.most_kwh), to_reach(now.least_kwh)
@@ -178,7 +182,7 @@ def battery_limits(stored: Tensor, state: State, now: Now, params: Params) -> tu
 def energy_after(stored: Tensor, battery_kw: Tensor, params: Params) -> Tensor:
     """The energy after an interval at a power within the limits, as `envs.microgrid.store` has it."""
     grids = params.microgrids
-    eta_c, eta_d = torch.from_numpy(grids.charge_efficiency), torch.from_numpy(grids.discharge_efficiency)
+    eta_c, eta_d = torch.tensor(grids.charge_efficiency), torch.tensor(grids.discharge_efficiency)
     charged_kw = eta_c * torch.relu(-battery_kw) - torch.relu(battery_kw) / eta_d
     return stored + charged_kw * params.step_hours
 
@@ -187,19 +191,17 @@ def with_stored(seen: Tensor, stored: Tensor, limits: tuple[Tensor, Tensor], sim
     """What is seen, with the entries that tell of the stored energy as functions of it."""
     grids = simulation.params.microgrids
     names = [entry.name for entry in simulation.entries]
-    usable = torch.from_numpy(np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9))
-    rating = torch.from_numpy(np.maximum(grids.battery_rating_kw, 1e-9))
-    told = ((stored - torch.from_numpy(grids.energy_min_kwh)) / usable, limits[0] / rating, limits[1] / rating)
+    usable = torch.tensor(np.maximum(grids.energy_max_kwh - grids.energy_min_kwh, 1e-9))
+    rating = torch.tensor(np.maximum(grids.battery_rating_kw, 1e-9))
+    told = ((stored - torch.tensor(grids.energy_min_kwh)) / usable, limits[0] / rating, limits[1] / rating)
     columns = list(seen.unbind(-1))
     for name, values in zip(STORED, told, strict=True):
         columns[names.index(name)] = values.to(seen.dtype)
     return torch.stack(columns, dim=-1)
 
 
-def slopes_of(
-    outcome: Outcome, state: State, now: Now, days: Days, params: Params, settings: GradientSettings
-) -> Slopes:
-    """What each microgrid's share of the reward would have been more for each unit of battery power and of price number."""
+def slopes_of(outcome: Outcome, now: Now, params: Params, settings: GradientSettings) -> Slopes:
+    """What each microgrid would have been paid more for each unit of battery power and of the price's number."""
     grids, response, hours = params.microgrids, outcome.response, params.step_hours
     decisions, accepted_kw = outcome.decisions, response.accepted_kw
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
