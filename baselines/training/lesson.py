@@ -24,7 +24,6 @@ from peergrid.grid.parts import part_name, resolve
 CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
 LIBRARIES = {
     "peergrid": "peergrid.baselines.training.ppo:learn_with_ppo",
-    "gradients": "peergrid.baselines.training.gradients:learn_with_gradients",
     "sb3": "peergrid.baselines.training.sb3:learn_with_sb3",
     "benchmarl": "peergrid.baselines.training.benchmarl:learn_with_benchmarl",
 }
@@ -38,8 +37,8 @@ class AlgoSettings:
 
     name: str = "ppo"
     library: str = part_name("peergrid")
-    num_envs: int = 16
-    net_arch: list[int] = field(default_factory=list)
+    num_envs: int = 128
+    net_arch: list[int] = field(default_factory=lambda: [64, 64])
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,14 +64,14 @@ class Lesson:
 
     scenario: Scenario
     references: References
-    algo: AlgoSettings
-    predictor: str
-    predicted_intervals: int | None
-    player: str
-    steps: int
-    check_every: int
-    seed: int
     folder: Path
+    steps: int
+    algo: AlgoSettings = field(default_factory=AlgoSettings)
+    predictor: str = "auto"
+    predicted_intervals: int | None = None
+    player: str = "shared"
+    check_every: int = 20_000
+    seed: int = 0
 
 
 class Progress:

@@ -44,15 +44,16 @@ class PpoSettings:
     """What the critic sees: the slot's "own" observation, all of the "market", or also what the "day" will bring."""
     own_heads: bool = False
     """Whether each microgrid has a last layer of its own, on what all of them share."""
-    epochs: int = 4
-    minibatch: int = 4096
+    epochs: int = 8
+    minibatch: int = 1024
     learning_rate: float = 1.0e-3
+    """Of the first batch; it falls to nought with the steps left."""
     discount: float = 1.0
     trace: float = 0.95
     """Lambda of the generalised advantage estimate."""
     clip: float = 0.2
     entropy: float = 0.0
-    initial_deviation: float = 0.37
+    initial_deviation: float = 0.2
     value_weight: float = 0.5
     max_gradient: float = 0.5
 
