@@ -3,7 +3,7 @@
 Every batch plays one whole day in all markets, then learns from it. Three things make it fit for the task, beside the
 usual algorithm (Schulman, Wolski, Dhariwal, Radford and Klimov, Proximal policy optimization algorithms, 2017):
 
-- A day that terminates has nothing behind it: its last values are nought, and with discount 1 returns are money.
+- A day that terminates has nothing behind it: what its end is worth is nought, and with discount 1 returns are money.
 - What a day gives differs more between days than between policies. So several markets play the same day, and what an
   action was worth is counted from their mean in the same interval.
 - The critic may see more than the actor: all that the market shows, or all that its day will bring.
@@ -210,7 +210,7 @@ class Learner:
     """Actor, critic and their optimiser."""
 
     def __init__(self, settings: PpoSettings, player: Trader, hidden: list[int]) -> None:
-        self.settings = settings
+        self.settings, self.terminates = settings, player.terminates
         n_seen, heads = len(player.entries), player.slots_per_row if settings.own_heads else 1
         n_more = n_context(settings, player.simulation)
         self.actor = Network(n_seen, hidden, player.n_numbers, heads, 0.01)
@@ -238,7 +238,8 @@ class Learner:
             before = self._log_likelihood(self.actor(self.scale(seen[:-1])), actions)
             known = torch.cat([self.scale(seen), self.scale_more(context)], dim=-1)
             worth: Tensor = self.critic(known)[..., 0] * self.scale_returns.deviation + self.scale_returns.mean
-            worth[-1] = 0.0
+            if self.terminates:
+                worth[-1] = 0.0
         advantages, returns = self._advantages(rewards, worth)
         self.scale_returns.update(returns[..., None])
         targets = self.scale_returns(returns[..., None])[..., 0]

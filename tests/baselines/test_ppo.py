@@ -150,3 +150,15 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         learn(lesson(tmp_path, critic="all"))
     with pytest.raises(PeergridError, match="unknown key epoch "):
         learn(lesson(tmp_path, epoch=3))
+
+
+def test_what_comes_after_a_day_counts_only_where_the_day_is_cut():
+    for horizon in ("terminate", "truncate"):
+        scenario = replace(SCENARIO, horizon=horizon)
+        player = player_of("shared", Simulation(scenario, num_envs=4, predictor="none"))
+        learner = Learner(PpoSettings(copies=1, epochs=1), player, [8])
+        learner.scale_returns.mean = learner.scale_returns.mean + 1000.0  # what the critic expects everywhere
+        batch = play_day(player, learner, learner.settings, [0, 0])
+        learner.learn(batch, 0.0)
+        # Returns hold what is expected of the future where it goes on.
+        assert (learner.scale_returns.mean.item() > 500.0) == (horizon == "truncate")
