@@ -1,7 +1,7 @@
-"""Train a policy with Stable-Baselines3 or BenchMARL and score it on held-out days.
+"""Train a policy, by one of our own ways or with Stable-Baselines3 or BenchMARL, and score it on held-out days.
 
-    python -m peergrid.baselines.train algo=ppo scenario=ieee33
-    python -m peergrid.baselines.train algo=mappo scenario=ieee33
+    python -m peergrid.baselines.train scenario=ieee33 reward=cooperative_over_no_trade predictor=none
+    python -m peergrid.baselines.train scenario=ieee33 algo=gradients
     python -m peergrid.baselines.train -m scenario=ieee33,ieee69 algo=ppo,sac 'seed=range(5)' launcher=joblib
     python -m peergrid.baselines.collect outputs/train
 
