@@ -189,7 +189,7 @@ class Student:
         for _ in range(settings.updates):
             chosen = torch.randint(len(known), (size,))
             found = self.network(known[chosen]) / self.scale_shown.deviation
-            loss = nn.functional.smooth_l1_loss(found, wanted[chosen])
+            loss: Any = nn.functional.smooth_l1_loss(found, wanted[chosen])
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.max_gradient)
