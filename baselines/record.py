@@ -31,7 +31,7 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.scenario import Scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName
-from peergrid.grid.parts import part_name, resolve
+from peergrid.grid.parts import NAMES_A_PART, part_name, resolve
 
 
 @dataclass
@@ -41,7 +41,7 @@ class RecordSettings:
     scenario: dict[str, Any] = field(default_factory=dict)
     predictor: str = part_name("auto")
     predicted_intervals: int | None = None
-    policies: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list, metadata=NAMES_A_PART)
     player: str = "shared"
     days: int = 64
     markets: int = 64

@@ -57,7 +57,7 @@ def write_dataset(
     if dataset is None:
         raise InvalidDataset("there is nothing to write: no policy, or no day")
     dataset.storage.update_metadata({OWN_KEY: dict(about)})
-    return Path(dataset.storage.data_path)
+    return folder / Path(dataset.storage.data_path).relative_to(folder.resolve())
 
 
 def _buffers(part: Episodes, terminates: bool) -> Iterator[Any]:
@@ -71,6 +71,7 @@ def _buffers(part: Episodes, terminates: bool) -> Iterator[Any]:
             rewards=part.rewards[i],
             terminations=is_last & terminates,
             truncations=is_last & (not terminates),
+            infos={},
         )
 
 
