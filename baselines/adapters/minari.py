@@ -102,12 +102,10 @@ def read_dataset(path: Path) -> Dataset:
         raise InvalidDataset(f"there is {what} in {str(path)!r}; python -m peergrid.baselines.record makes one")
     folder = found[0].parent
     try:
-        about = json.loads(found[0].read_text(encoding="utf-8")).get(OWN_KEY)
+        about = _own(json.loads(found[0].read_text(encoding="utf-8")))
         stored = minari.MinariDataset(folder)
         each = list(stored)
         options = [m["options"] for m in stored.storage.get_episode_metadata(range(len(stored)))]
-        if not isinstance(about, dict) or not each:
-            raise ValueError("it was not recorded by peergrid, or not to its end")
         episodes = Episodes(
             seen=np.stack([e.observations for e in each]),
             actions=np.stack([e.actions for e in each]),
@@ -117,3 +115,17 @@ def read_dataset(path: Path) -> Dataset:
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise InvalidDataset(f"the data set in {str(folder)!r} can't be read: {error}") from None
     return Dataset(episodes=episodes, about=about)
+
+
+def _own(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What stands in our own metadata; others' may name an environment, which Minari would import to learn its spaces.
+
+    Raises:
+        ValueError: They are not ours.
+    """
+    about = metadata.get(OWN_KEY)
+    is_ours = isinstance(about, dict) and {"observation_space", "action_space"} <= set(metadata)
+    if not is_ours or {"env_spec", "eval_env_spec"} & set(metadata):
+        raise ValueError("it was not recorded by peergrid, or not to its end")
+    assert isinstance(about, dict)
+    return about

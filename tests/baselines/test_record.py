@@ -102,9 +102,11 @@ def test_what_is_no_data_set_is_told(shared, tmp_path):
     recorded(tmp_path, policies=["no_trade"], days=1)
     (metadata,) = tmp_path.rglob("data/metadata.json")
     known = json.loads(metadata.read_text())
-    metadata.write_text(json.dumps({k: v for k, v in known.items() if k != "peergrid"}))
-    with pytest.raises(InvalidDataset, match="not recorded by peergrid"):
-        read_dataset(tmp_path)
+    # An environment in it would be imported to learn its spaces.
+    for other in ({k: v for k, v in known.items() if k != "peergrid"}, known | {"env_spec": "{}"}):
+        metadata.write_text(json.dumps(other))
+        with pytest.raises(InvalidDataset, match="not recorded by peergrid"):
+            read_dataset(tmp_path)
     metadata.with_name("main_data.hdf5").write_bytes(b"nothing")
     with pytest.raises(InvalidDataset, match="can't be read"):
         read_dataset(tmp_path)
