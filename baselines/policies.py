@@ -16,7 +16,7 @@ from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
 from peergrid.envs.entries import unbent
-from peergrid.envs.microgrid import export_at, export_range, marginal_value
+from peergrid.envs.microgrid import battery_limits, export_at, export_range, marginal_value, store
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
@@ -312,23 +312,36 @@ class Optimal(MarketPolicy):
     """Plays the perfect-foresight optimum of everybody's resources with the network: it knows the day to come.
 
     A bound, not a competitor. Where a generator's cost is linear, an export between two corners of its curve has no
-    dispatch price that leads to it, and the schedule is met only nearly.
+    dispatch price that leads to it, and the schedule is met only nearly. In a state that it would not have come to it
+    plans nothing anew: batteries go back to the energies of its plan, and the plan's dispatch prices hold.
     """
 
     def __init__(self) -> None:
         self._program: Optimum | None = None
         self._of: Scenario | None = None
         self.plans: dict[int, Schedule] = {}
+        self._stored_kwh: dict[int, list[np.ndarray]] = {}  # of the plans, boundary by boundary
 
     def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
         if self._program is None or self._of != simulation.scenario:
             self._program, self._of = Optimum.of(simulation.scenario), simulation.scenario
+        params, (_, days) = simulation.params, simulation.running()
         for i in np.flatnonzero(rows).tolist():
             self.plans[i] = self._program.solve(simulation.row(i))
+            self._stored_kwh[i] = [params.initial_kwh]
+            for t, battery_kw in enumerate(self.plans[i].battery_kw):
+                window, before_kwh = (days.least_kwh[i, t + 1], days.most_kwh[i, t + 1]), self._stored_kwh[i][-1]
+                self._stored_kwh[i].append(store(params.microgrids, before_kwh, battery_kw, *window, params.step_hours))
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        battery_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
-        return targeting(simulation, now, battery_kw, _scheduled(self.plans, "export_kw", simulation))
+        params, (state, _) = simulation.params, simulation.running()
+        planned_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
+        decisions = targeting(simulation, now, planned_kw, _scheduled(self.plans, "export_kw", simulation))
+        aim_kwh = np.stack([self._stored_kwh[i][t + 1] for i, t in enumerate(state.step)])
+        there_kw, _ = battery_limits(
+            params.microgrids, now.interval, state.stored_kwh, aim_kwh, aim_kwh, params.step_hours
+        )
+        return replace(decisions, battery_kw=within_limits(there_kw, now))
 
 
 def targeting(

@@ -3,8 +3,8 @@
     python benchmarks/best_response.py outputs/train/<job>/policy.safetensors [--scenario ieee33] [--steps 100000]
 
 Each microgrid in turn learns anew by PPO, paid its own gain, while the others go on by the policy of the file. The
-table says what it gains a day on 20 held-out days by the policy, and by what it has learned against it. Where nobody gains,
-the policy is near an equilibrium; the welfare says what the others pay for a response.
+table says what it gains a day on 20 held-out days by the policy, and by what it has learned against it. Where nobody
+gains, the policy is near an equilibrium; the welfare says what the others pay for a response.
 """
 
 from __future__ import annotations

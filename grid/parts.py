@@ -16,11 +16,12 @@ from typing import Any
 from peergrid.grid.errors import PeergridError, UnknownName
 
 ALLOW_IMPORTS = "PEERGRID_ALLOW_IMPORTS"
+NAMES_A_PART = {"names_a_part": True}  # metadata of a dataclass field, of one name or a list of them
 
 
 def part_name(default: str) -> Any:
     """A dataclass field that names a part; `import_faults` looks at it when configuration fills it."""
-    return field(default=default, metadata={"names_a_part": True})
+    return field(default=default, metadata=NAMES_A_PART)
 
 
 def import_faults(settings: Any, where: str = "") -> list[str]:
@@ -36,9 +37,11 @@ def import_faults(settings: Any, where: str = "") -> list[str]:
         value = getattr(settings, f.name)
         if is_dataclass(value):
             faults += import_faults(value, f"{where}{f.name}.")
-        elif "names_a_part" in f.metadata and ":" in value and value.partition(":")[0].split(".")[0] != "peergrid":
-            told = f"{where}{f.name} = {value!r} would import code from outside peergrid"
-            faults.append(f"{told}: if you trust it, set {ALLOW_IMPORTS}=1 in the environment")
+        elif "names_a_part" in f.metadata:
+            for name in value if isinstance(value, list) else [value]:
+                if ":" in name and name.partition(":")[0].split(".")[0] != "peergrid":
+                    told = f"{where}{f.name} = {name!r} would import code from outside peergrid"
+                    faults.append(f"{told}: if you trust it, set {ALLOW_IMPORTS}=1 in the environment")
     return faults
 
 

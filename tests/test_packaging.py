@@ -22,6 +22,7 @@ FORBIDDEN = {
 }
 # Modules for what the tests do without, the package that each needs, and the extra that brings it.
 OPTIONAL = {
+    "peergrid.baselines.adapters.minari": ("minari", "data"),
     "peergrid.baselines.adapters.rllib": ("ray", "rllib"),
     "peergrid.baselines.adapters.torchrl": ("torchrl", "marl"),
     "peergrid.baselines.adapters.benchmarl": ("torchrl", "marl"),

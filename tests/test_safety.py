@@ -19,7 +19,7 @@ from peergrid.envs import p2p_trading_v0
 from peergrid.envs.scenario import MarketSpec, load_scenario, scenario_from_dict
 from peergrid.envs.transactive.scenario import scenario_from_dict as transactive_from_dict
 from peergrid.grid.errors import InvalidScenario, PeergridError
-from peergrid.grid.parts import ALLOW_IMPORTS, part_name
+from peergrid.grid.parts import ALLOW_IMPORTS, NAMES_A_PART, part_name
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("grid", "envs", "surrogate", "baselines", "src", "benchmarks", "examples")
@@ -130,6 +130,7 @@ def test_a_command_line_imports_nothing_from_outside(entry, schema, key, trap, t
 @dataclass
 class Inner:
     library: str = part_name("ours")
+    policies: list[str] = field(default_factory=list, metadata=NAMES_A_PART)
 
 
 @dataclass
@@ -142,6 +143,8 @@ def test_names_deep_in_settings_are_looked_at():
     settings_from(OmegaConf.create({"name": "os:system", "inner": {"library": "peergrid.grid.dso:OpfDso"}}), Outer)
     with pytest.raises(PeergridError, match=r"inner\.library = 'os:system' would import"):
         settings_from(OmegaConf.create({"inner": {"library": "os:system"}}), Outer)
+    with pytest.raises(PeergridError, match=r"inner\.policies = 'os:system' would import"):
+        settings_from(OmegaConf.create({"inner": {"policies": ["truthful", "os:system"]}}), Outer)
 
 
 def test_what_is_allowed_is_imported(trap, tmp_path, monkeypatch):

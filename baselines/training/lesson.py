@@ -25,6 +25,8 @@ CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
 LIBRARIES = {
     "peergrid": "peergrid.baselines.training.ppo:learn_with_ppo",
     "gradients": "peergrid.baselines.training.gradients:learn_with_gradients",
+    "imitation": "peergrid.baselines.training.imitation:learn_with_imitation",
+    "offline": "peergrid.baselines.training.offline:learn_offline",
     "sb3": "peergrid.baselines.training.sb3:learn_with_sb3",
     "benchmarl": "peergrid.baselines.training.benchmarl:learn_with_benchmarl",
 }

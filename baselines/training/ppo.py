@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import Actor
+from peergrid.baselines.learned import Actor, LearnedPolicy, load_policy
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.grid.errors import PeergridError
+from peergrid.grid.errors import InvalidCheckpoint, PeergridError
 
 CRITICS = ("own", "market", "day")
 
@@ -56,6 +56,8 @@ class PpoSettings:
     initial_deviation: float = 0.2
     value_weight: float = 0.5
     max_gradient: float = 0.5
+    start: str = ""
+    """A policy's file to go on from, whose layers are as these; with a small `initial_deviation`, not to lose it."""
 
 
 class Network(nn.Module):
@@ -159,6 +161,8 @@ def learn_with_ppo(progress: Progress) -> None:
     if first:
         progress.go_on(first * per_batch)
     else:
+        if settings.start:
+            learner.start_from(load_policy(settings.start), lesson.player)
         progress.measure(0, learner.actor_alone(), 0.0)
     for k in range(first, n_batch):
         batch = play_day(player, learner, settings, [lesson.seed, k])
@@ -250,6 +254,8 @@ class Learner:
         seen, context, actions, rewards = map(
             torch.from_numpy, (batch.seen, batch.context, batch.actions, batch.rewards)
         )
+        if settings.start and not self.scale.count:
+            self._scale_once(seen)
         with torch.no_grad():
             # As it was while it acted: the scale of a batch counts from the next on.
             before = self._log_likelihood(self.actor(self.scale(seen[:-1])), actions)
@@ -310,8 +316,41 @@ class Learner:
 
     def scale_by(self, seen: Tensor, context: Tensor) -> None:
         """Let what was seen count in the scale of what will be."""
-        self.scale.update(seen)
+        if not self.settings.start:
+            self.scale.update(seen)
         self.scale_more.update(context)
+
+    def start_from(self, policy: LearnedPolicy, player: str) -> None:
+        """Let the actor be that of a policy, which scales what it sees in its first layer.
+
+        Raises:
+            InvalidCheckpoint: It is of another player, or another network.
+        """
+        actor, network = policy.actor, self.actor
+        found = [layer.shape[-2:] for layer in actor.weights]
+        wanted = [*(layer.weight.shape for layer in network.layers), network.weight.shape[1:]]
+        heads = len(actor.weights[-1]) if actor.weights[-1].ndim == 3 else 1
+        own = (player, "tanh", "clip", [tuple(shape) for shape in wanted])
+        if (policy.player, actor.activation, actor.bound, found) != own or heads not in (1, len(network.weight)):
+            raise InvalidCheckpoint(
+                f"{self.settings.start!r} can't be started from: it plays {policy.player!r} with layers {found}, heads "
+                f"{heads}, {actor.activation}, {actor.bound}; and this is {player!r} with layers {own[3]}, heads "
+                f"{len(network.weight)}, tanh, clip"
+            )
+        with torch.no_grad():
+            for layer, weight, bias in zip(network.layers, actor.weights, actor.biases, strict=False):
+                layer.weight.copy_(torch.from_numpy(weight))
+                layer.bias.copy_(torch.from_numpy(bias))
+            network.weight.copy_(torch.from_numpy(actor.weights[-1]))  # one head for all is that of each
+            network.bias.copy_(torch.from_numpy(actor.biases[-1]))
+
+    def _scale_once(self, seen: Tensor) -> None:
+        """Scale what is seen by this from now on, with a first layer that does then what it did before."""
+        self.scale.update(seen)
+        first = self.actor.layers[0]
+        with torch.no_grad():
+            first.bias.add_(first.weight @ self.scale.mean)
+            first.weight.mul_(self.scale.deviation)
 
     def actor_alone(self) -> Actor:
         """The actor as it is kept in a file."""
