@@ -66,15 +66,13 @@ class GradientSettings:
     """Of the noise on actions; like the learning rate it falls to nought as training ends."""
     smoothing_per_kwh: float = 0.01
     """How far to both sides of the dispatch price the slope of the export curve is taken."""
-    passes: int = 4
+    passes: int = 8
     """Steps of the optimiser after every batch."""
-    curvature: float = 10.0
+    curvature: float = 30.0
     """By how much the worth of a kW of the battery is supposed to fall from idle to full power, in units of
     PRICE_UNIT_PER_KWH: how careful later passes are."""
     averaging: float = 0.9
     """Share of the running mean that is left after a batch; 0 keeps the last policy alone."""
-    offers: bool = True
-    """Whether offered quantities are learned; if not, nothing is ever offered."""
     max_gradient: float = 0.1
 
 
@@ -183,12 +181,12 @@ class Climber:
         n_seen = len(simulation.entries)
         self.actor = Network(n_seen, hidden, N_ACTIONS, 1, 0.01)
         with torch.no_grad():
-            # What has no slope stays where it is: limits at the LMP.
-            self.actor.weight[:, [LIMIT] if settings.offers else [LIMIT, QUANTITY]] = 0.0
+            # Limits have no slope, and stay at the LMP; offers begin at nothing.
+            self.actor.weight[:, [LIMIT, QUANTITY]] = 0.0
         self.mean, self.n_batch = deepcopy(self.actor.state_dict()), 0
         self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=settings.learning_rate, eps=1.0e-7, fused=True)
         self.scale = Scale(n_seen)
-        self._noisy = torch.tensor([1.0, float(settings.offers), 0.0, 1.0])
+        self._noisy = torch.tensor([1.0, 0.0, 0.0, 1.0])  # an auction of noise would contract what nobody means
 
     def look_around(self, seeds: list[int]) -> None:
         """Begin with the scale of a day on which nothing is done."""
@@ -375,7 +373,12 @@ def _per_proposed_kw(
         found += share / len(params.trade_bus) * _welfare_per_kw(outcome.response, value_per_kwh, now, params)
     if share < 1.0:
         found += (1.0 - share) * _gain_per_kw(outcome, value_per_kwh, params)
-    return found
+    # At a proposal of zero the answer has a kink, and the adjoint says nothing.
+    cap = params.market.price_cap_per_kwh
+    nodal = outcome.response.price_per_kwh[:, params.trade_bus].clip(-cap, cap)
+    solved = (outcome.response.status < DsoStatus.INFEASIBLE)[:, None]
+    of_none = np.where(solved, own_share(params) * (nodal - value_per_kwh), 0.0)
+    return np.where(outcome.proposed_kw == 0.0, of_none, found)
 
 
 def _welfare_per_kw(
@@ -462,9 +465,8 @@ def decided(
 def price_per_number(outcome: Outcome, params: Params) -> Float[np.ndarray, "market agent"]:
     """How far the dispatch price moves with its number."""
     price = outcome.decisions.dispatch_price_per_kwh
-    moved: Float[np.ndarray, "market agent"] = bent(params.market.price_cap_per_kwh) * np.hypot(
-        PRICE_UNIT_PER_KWH, price
-    )
+    highest = bent(params.market.price_cap_per_kwh)
+    moved: Float[np.ndarray, "market agent"] = highest * np.hypot(PRICE_UNIT_PER_KWH, price)
     return moved
 
 
