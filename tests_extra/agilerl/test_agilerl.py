@@ -123,7 +123,7 @@ def test_a_process_for_each_market_plays_them_to_the_end_of_their_days():
         markets.close()
 
 
-@pytest.mark.xfail(strict=True, reason="AgileRL 2.58.0 looks for the end of an episode one step too late")
+@pytest.mark.xfail(strict=True, reason="AgileRL 2.58.0 looks for the end of an episode one step off")
 def test_advantages_stop_at_the_end_of_an_episode():
     nothing = np.zeros((1, 1), dtype=np.float32)
     space = gym.spaces.Box(-1.0, 1.0, (1,))
