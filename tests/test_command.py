@@ -161,6 +161,6 @@ def test_a_library_that_is_missing_is_told_at_once_with_what_brings_it(call, mon
     for module in ("peergrid.baselines.adapters.sb3", "peergrid.baselines.training.sb3"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    code, _, errors = call(train.main, "steps=100")
+    code, _, errors = call(train.main, "steps=100", "algo=sac")
     assert code == 2
     assert "Stable-Baselines3 comes with: pip install 'peergrid[sb3]'" in errors and "Traceback" not in errors

@@ -84,7 +84,7 @@ def test_a_day_that_terminates_is_valued_by_the_program_as_it_is_played():
 
 def test_days_that_end_with_different_energies_have_no_score():
     with pytest.raises(PeergridError, match="daily_cycle"):
-        optimal_welfare(load_scenario("ieee33", daily_cycle=False), 0)
+        optimal_welfare(load_scenario("ieee33", daily_cycle=False, horizon="truncate"), 0)
 
 
 def test_the_interval_of_a_score_holds_it_and_shrinks_to_it_where_all_days_are_alike():
