@@ -24,6 +24,7 @@ from peergrid.grid.parts import part_name, resolve
 CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
 LIBRARIES = {
     "peergrid": "peergrid.baselines.training.ppo:learn_with_ppo",
+    "gradients": "peergrid.baselines.training.gradients:learn_with_gradients",
     "sb3": "peergrid.baselines.training.sb3:learn_with_sb3",
     "benchmarl": "peergrid.baselines.training.benchmarl:learn_with_benchmarl",
 }

@@ -105,6 +105,23 @@ class Scale:
         return (values - self.mean) / self.deviation
 
 
+def actor_of(network: Network, scale: Scale) -> Actor:
+    """A network as an actor that is kept in a file: what it sees is scaled in its first layer."""
+    layers: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in network.layers]
+    weight, bias = layers[0]
+    scaled = weight / scale.deviation
+    layers[0] = (scaled, bias - scaled @ scale.mean)
+    is_one = len(network.weight) == 1
+    layers.append((network.weight[0], network.bias[0]) if is_one else (network.weight, network.bias))
+    weights, biases = zip(*layers, strict=True)
+    return Actor(
+        weights=tuple(w.detach().numpy().copy() for w in weights),
+        biases=tuple(b.detach().numpy().copy() for b in biases),
+        activation="tanh",
+        bound="clip",
+    )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
     """A day in every market: what was seen before each action and at the end, what was done and what it was paid."""
@@ -295,20 +312,8 @@ class Learner:
         self.scale_more.update(context)
 
     def actor_alone(self) -> Actor:
-        """The actor as it is kept in a file: what it sees is scaled in its first layer."""
-        layers: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in self.actor.layers]
-        weight, bias = layers[0]
-        scaled = weight / self.scale.deviation
-        layers[0] = (scaled, bias - scaled @ self.scale.mean)
-        is_one = len(self.actor.weight) == 1
-        layers.append((self.actor.weight[0], self.actor.bias[0]) if is_one else (self.actor.weight, self.actor.bias))
-        weights, biases = zip(*layers, strict=True)
-        return Actor(
-            weights=tuple(w.detach().numpy().copy() for w in weights),
-            biases=tuple(b.detach().numpy().copy() for b in biases),
-            activation="tanh",
-            bound="clip",
-        )
+        """The actor as it is kept in a file."""
+        return actor_of(self.actor, self.scale)
 
     def save(self, folder: Path, n_batch: int) -> None:
         """Write what is needed to go on, whole or not at all."""
