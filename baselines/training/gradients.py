@@ -4,14 +4,15 @@ The operator's answer has an exact adjoint; dispatch, batteries and settlement a
 a slope with respect to every action in it, and nothing has to be tried out. With proposals t, what is accepted of them
 a, nodal prices l (l_0 at the substation), battery power b, marginal values mu, contracts c at prices pi, per hour:
 
-    d W / d t_m     =  sum_k -mu_k da_k/dt_m  -  what the operator's own devices cost more       both by the adjoint;
-                    =  l_m - mu_m  where nobody is curtailed
+    d W / d t_m  =  -sum_k mu_k da_k/dt_m  -  what the operator's own devices cost more
+                 =  l_m - mu_m  where nobody is curtailed
     d gain_m / d t_m  =  (l_m - mu_m - delta sign(a_m - c_m)) da_m/dt_m  +  a_m dl_m/dt_m  -  c_m dl_0/dt_m
     d t_m / d price_m  =  slope of the export curve where the dispatch price bounds the proposal, else 0
-    d t_m / d b_m      =  1 there, else 0;  at a given export a further kW of the battery gives  mu_m - wear sign(b_m)
-    d t_m / d c_m      =  0 there, else 1;  at a given export a further kW of contract gives
-                          pi_m - l_0 + delta sign(a_m - c_m)
+    d t_m / d b_m  =  1 there, else 0;  at a given export a kW more of the battery gives  mu_m - wear sign(b_m)
+    d t_m / d c_m  =  0 there, else 1;  at a given export a kW more of it gives  pi_m - l_0 + delta sign(a_m - c_m)
 
+The derivatives of a and l come from the adjoint. At a proposal of zero it says nothing, and l_m - mu_m stands for both
+slopes.
 Each microgrid climbs its own reward, (1 - cooperation) gain_m + cooperation W / n, with the others' actions held. From
 one interval to the next the slope follows the stored energy: through the limits that it sets, and through what is seen
 of it. All else that is seen is held constant. The auction is not differentiated: a little more that is offered is taken
@@ -465,8 +466,9 @@ def decided(
 def price_per_number(outcome: Outcome, params: Params) -> Float[np.ndarray, "market agent"]:
     """How far the dispatch price moves with its number."""
     price = outcome.decisions.dispatch_price_per_kwh
-    highest = bent(params.market.price_cap_per_kwh)
-    moved: Float[np.ndarray, "market agent"] = highest * np.hypot(PRICE_UNIT_PER_KWH, price)
+    moved: Float[np.ndarray, "market agent"] = bent(params.market.price_cap_per_kwh) * np.hypot(
+        PRICE_UNIT_PER_KWH, price
+    )
     return moved
 
 
