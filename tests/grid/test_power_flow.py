@@ -93,7 +93,8 @@ def solved_by_pandapower(feeder: Feeder) -> Any:
             pfe_kw=0.0,
             i0_percent=0.0,
         )
-    pp.runpp(net, numba=False, tolerance_mva=1e-9, max_iteration=30)
+    # 1e-9 is below what rounding leaves of the largest feeder's mismatch on some processors.
+    pp.runpp(net, numba=False, tolerance_mva=1e-8, max_iteration=30)
     return net
 
 

@@ -226,7 +226,8 @@ def test_the_same_seed_learns_the_same(make):
 
 
 def test_off_policy_learning_keeps_the_true_end_and_looks_beyond_it():
-    env = VecMonitor(shared_trading(2, max_cycles=2))
+    cut = load_scenario("ieee33", horizon="truncate")
+    env = VecMonitor(shared_trading(2, scenario=cut, max_cycles=2))
     model = small(SAC, env, learning_starts=8, buffer_size=64, batch_size=8).learn(32)
     buffer = model.replay_buffer
     assert buffer.dones[1].all() and buffer.timeouts[1].all() and not buffer.dones[0].any()
