@@ -22,13 +22,13 @@ from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 with needs("BenchMARL", "marl"):
-    from benchmarl.algorithms import IppoConfig, MaddpgConfig, MappoConfig, MasacConfig
+    from benchmarl.algorithms import IppoConfig, MappoConfig, MasacConfig
     from benchmarl.experiment import Callback, Experiment, ExperimentConfig
     from benchmarl.models import MlpConfig
     from benchmarl.models.common import Model, ModelConfig
     from tensordict import TensorDict, TensorDictBase
 
-ALGORITHMS: dict[str, Any] = {"ippo": IppoConfig, "mappo": MappoConfig, "maddpg": MaddpgConfig, "masac": MasacConfig}
+ALGORITHMS: dict[str, Any] = {"ippo": IppoConfig, "mappo": MappoConfig, "masac": MasacConfig}
 # Arguments that are not to be given: an Actor relies on the tanh that BenchMARL's own defaults have, and a training
 # has its length and its checkpoints.
 FIXED = {"use_tanh_normal", "use_tanh_mapping", "max_n_frames", "max_n_iters", "restore_file"}

@@ -58,7 +58,7 @@ def test_the_task_tells_its_specs_without_the_batch():
     env = task.get_env_fun(3, True, 0, "cpu")()
     assert env.batch_size == (3,) and task.max_steps(env) == 24
     assert task.group_map(env) == {"microgrid": [f"microgrid_{i}" for i in range(4)]}
-    assert task.observation_spec(env)["microgrid", "observation"].shape == (4, 51)
+    assert task.observation_spec(env)["microgrid", "observation"].shape == (4, 138)
     assert list(task.observation_spec(env)["microgrid"].keys()) == ["observation"]
     assert task.info_spec(env)["microgrid", "info", "welfare"].shape == (4, 1)
     assert task.action_spec(env)["microgrid", "action"].shape == (4, 4)

@@ -39,7 +39,7 @@ OFF_POLICY = {
     "off_policy_memory_size": 500,
     "lr": 0.01,
 }
-ALGORITHMS = {"ippo": ON_POLICY, "mappo": ON_POLICY, "maddpg": OFF_POLICY, "masac": OFF_POLICY}
+ALGORITHMS = {"ippo": ON_POLICY, "mappo": ON_POLICY, "masac": OFF_POLICY}
 KNOWN = References(no_trade=np.array([-1000.0, -1000.0]), optimum=np.array([-900.0, -900.0]))
 
 
