@@ -39,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from peergrid.baselines.learned import Actor
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.ppo import Network, Scale, actor_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent
@@ -254,11 +254,9 @@ class Climber:
             "actor": self.actor.state_dict(),
             "mean": self.mean,
             "optimiser": self.optimiser.state_dict(),
-            "scale": [self.scale.mean, self.scale.square, self.scale.count],
+            "scale": self.scale.kept(),
         }
-        unfinished = folder / f"{CHECKPOINT}.partial"
-        torch.save(state, unfinished)
-        unfinished.replace(folder / CHECKPOINT)
+        write_checkpoint(folder, state)
 
     def resume(self, folder: Path) -> int:
         """Be where the checkpoint of a folder was, and return after how many batches; 0 where there is none.
@@ -272,8 +270,8 @@ class Climber:
             self.actor.load_state_dict(state["actor"])
             self.mean = state["mean"]
             self.optimiser.load_state_dict(state["optimiser"])
-            self.scale.mean, self.scale.square, count = state["scale"]
-            self.scale.count, self.n_batch = float(count), int(state["batches"])
+            self.scale.put(state["scale"])
+            self.n_batch = int(state["batches"])
             return self.n_batch
 
         return from_checkpoint(folder / CHECKPOINT, put) or 0

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 
 from peergrid.baselines.learned import policy_of
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
 from peergrid.baselines.training.ppo import Network, Scale, actor_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
@@ -201,14 +201,12 @@ class Student:
             "batches": n_batch,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "scales": [[s.mean, s.square, s.count] for s in (self.scale, self.scale_shown)],
+            "scales": [s.kept() for s in (self.scale, self.scale_shown)],
             "seen": self.seen,
             "shown": self.shown,
             "random": torch.get_rng_state(),
         }
-        unfinished = folder / f"{CHECKPOINT}.partial"
-        torch.save(state, unfinished)
-        unfinished.replace(folder / CHECKPOINT)
+        write_checkpoint(folder, state)
 
     def resume(self, folder: Path) -> int:
         """Be where the checkpoint of a folder was, and return after how many batches; 0 where there is none.
@@ -220,8 +218,8 @@ class Student:
         def put(state: dict[str, Any]) -> int:
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
-            for scale, (mean, square, count) in zip((self.scale, self.scale_shown), state["scales"], strict=True):
-                scale.mean, scale.square, scale.count = mean, square, float(count)
+            for scale, kept in zip((self.scale, self.scale_shown), state["scales"], strict=True):
+                scale.put(kept)
             self.seen, self.shown = state["seen"], state["shown"]
             torch.set_rng_state(state["random"])
             return int(state["batches"])

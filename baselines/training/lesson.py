@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,6 +142,13 @@ def player_of(name: str, simulation: Simulation) -> Trader:
     if name not in LEARNERS:
         raise UnknownName("player", name, LEARNERS)
     return LEARNERS[name](simulation)
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Keep what a training needs to go on in its folder, whole or not at all."""
+    unfinished = folder / f"{CHECKPOINT}.partial"
+    torch.save(dict(state), unfinished)
+    unfinished.replace(folder / CHECKPOINT)
 
 
 def from_checkpoint(path: Path, put: Callable[[dict[str, Any]], T]) -> T | None:

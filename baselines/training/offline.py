@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from peergrid.baselines.recorded import Dataset, read_dataset
-from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, from_checkpoint
+from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.ppo import Network, Scale, actor_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.grid.errors import InvalidDataset, PeergridError
@@ -181,9 +181,7 @@ class Reader:
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
         }
-        unfinished = folder / f"{CHECKPOINT}.partial"
-        torch.save(state, unfinished)
-        unfinished.replace(folder / CHECKPOINT)
+        write_checkpoint(folder, state)
 
     def resume(self, folder: Path) -> int:
         """Be where the checkpoint of a folder was, and return after how many updates; 0 where there is none.

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from peergrid.baselines.learned import Actor, LearnedPolicy, load_policy
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -97,6 +97,14 @@ class Scale:
         share = len(flat) / self.count
         self.mean = self.mean + share * (flat.mean(0) - self.mean)
         self.square = self.square + share * (flat.square().mean(0) - self.square)
+
+    def kept(self) -> list[Any]:
+        """What a checkpoint keeps of it."""
+        return [self.mean, self.square, self.count]
+
+    def put(self, kept: list[Any]) -> None:
+        """Be as it was when it was kept."""
+        self.mean, self.square, self.count = kept[0], kept[1], float(kept[2])
 
     @property
     def deviation(self) -> Float[Tensor, " entry"]:
@@ -358,7 +366,7 @@ class Learner:
 
     def save(self, folder: Path, n_batch: int) -> None:
         """Write what is needed to go on, whole or not at all."""
-        scales = [[s.mean, s.square, s.count] for s in (self.scale, self.scale_more, self.scale_returns)]
+        scales = [s.kept() for s in (self.scale, self.scale_more, self.scale_returns)]
         state = {
             "batches": n_batch,
             "actor": self.actor.state_dict(),
@@ -368,9 +376,7 @@ class Learner:
             "scales": scales,
             "random": torch.get_rng_state(),
         }
-        unfinished = folder / f"{CHECKPOINT}.partial"
-        torch.save(state, unfinished)
-        unfinished.replace(folder / CHECKPOINT)
+        write_checkpoint(folder, state)
 
     def resume(self, folder: Path) -> int:
         """Be where the checkpoint of a folder was, and return after how many batches; 0 where there is none.
@@ -385,8 +391,8 @@ class Learner:
             self.deviation.data.copy_(state["deviation"])
             self.optimiser.load_state_dict(state["optimiser"])
             scales = (self.scale, self.scale_more, self.scale_returns)
-            for scale, (mean, square, count) in zip(scales, state["scales"], strict=True):
-                scale.mean, scale.square, scale.count = mean, square, float(count)
+            for scale, kept in zip(scales, state["scales"], strict=True):
+                scale.put(kept)
             torch.set_rng_state(state["random"])
             return int(state["batches"])
 

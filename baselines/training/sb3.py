@@ -19,7 +19,7 @@ from peergrid.baselines.adapters.sb3 import (
     shared_trading,
     solo_trading,
 )
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.grid.errors import UnknownName
 
 with needs("Stable-Baselines3", "sb3"):
@@ -97,15 +97,13 @@ def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:
         "returns": [float(returns.mean), float(returns.var), float(returns.count)],
         "random": torch.get_rng_state(),
     }
-    unfinished = folder / f"{CHECKPOINT}.partial"
-    torch.save(state, unfinished)
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
         arrays = {name: getattr(buffer, name) for name in OF_REPLAY}
         filled = folder / f"{REPLAY}.partial.npz"
         np.savez(filled, pos=buffer.pos, full=buffer.full, **arrays)
         filled.replace(folder / REPLAY)
-    unfinished.replace(folder / CHECKPOINT)
+    write_checkpoint(folder, state)
 
 
 def resume(model: Any, env: VecNormalize, folder: Path) -> bool:
