@@ -72,6 +72,7 @@ def train(settings: TrainSettings, folder: Path) -> Mapping[str, Any]:
             steps=settings.steps,
             check_every=settings.check_every,
             seed=settings.seed,
+            threads=settings.threads,
             folder=folder,
         )
         curve = learn(lesson, report)

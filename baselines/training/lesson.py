@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from peergrid.baselines.learned import WEIGHTS, Actor, LearnedPolicy, save_policy
 from peergrid.baselines.play import play_all
@@ -75,6 +76,8 @@ class Lesson:
     player: str = "shared"
     check_every: int = 20_000
     seed: int = 0
+    threads: int = 1
+    """Of the libraries below; networks as small as these gain nothing from more."""
 
 
 class Progress:
@@ -133,7 +136,8 @@ def learn(lesson: Lesson, report: Callable[[CurvePoint], None] = lambda point: N
     learn_with: Callable[[Progress], None] = resolve(lesson.algo.library, "library", LIBRARIES)
     lesson.folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(lesson, report)
-    learn_with(progress)
+    with threadpool_limits(lesson.threads):
+        learn_with(progress)
     return progress.curve
 
 

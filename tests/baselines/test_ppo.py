@@ -162,3 +162,13 @@ def test_what_comes_after_a_day_counts_only_where_the_day_is_cut():
         learner.learn(batch, 0.0)
         # Returns hold what is expected of the future where it goes on.
         assert (learner.scale_returns.mean.item() > 500.0) == (horizon == "truncate")
+
+
+def test_a_training_keeps_to_its_threads(tmp_path):
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        learn(lesson(tmp_path, steps=16), lambda point: found.append(torch.get_num_threads()))
+        assert found == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
