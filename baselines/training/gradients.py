@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
-from peergrid.baselines.training.ppo import Network, Scale, actor_of
+from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent
 from peergrid.envs.microgrid import battery_reach, export_band, marginal_value
@@ -75,6 +75,8 @@ class GradientSettings:
     averaging: float = 0.9
     """Share of the running mean that is left after a batch; 0 keeps the last policy alone."""
     max_gradient: float = 0.1
+    start: str = ""
+    """A policy's file to go on from, whose layers are as these; with a small learning rate, not to lose it."""
 
 
 class DifferentiableDso:
@@ -190,10 +192,20 @@ class Climber:
         self._noisy = torch.tensor([1.0, 0.0, 0.0, 1.0])  # an auction of noise would contract what nobody means
 
     def look_around(self, seeds: list[int]) -> None:
-        """Begin with the scale of a day on which nothing is done."""
-        nothing = torch.zeros(self.simulation.num_envs, self.simulation.n_agent, N_ACTIONS)
+        """Begin with the scale of a day on which nothing is done, or that of a policy's file is played."""
+        settings, nothing = self.settings, torch.zeros(self.simulation.num_envs, self.simulation.n_agent, N_ACTIONS)
+        if settings.start:
+            self.actor.take_over(settings.start, "shared")
+
+        def act(seen: Tensor) -> tuple[Tensor, Tensor]:
+            numbers = self.actor(seen) if settings.start else nothing
+            return numbers, numbers
+
         with torch.no_grad():
-            self.scale.update(play_day(self.simulation, lambda seen: (nothing, nothing), seeds, 1.0).seen)
+            self.scale.update(play_day(self.simulation, act, seeds, 1.0).seen)
+        if settings.start:
+            self.actor.undo(self.scale)
+            self.mean = deepcopy(self.actor.state_dict())
 
     def climb(self, share_left: float, seeds: list[int]) -> float:
         """Play a day in every market, and go up its slope; returns the seconds that the environment took."""
@@ -213,7 +225,8 @@ class Climber:
         kept = min(settings.averaging, self.n_batch / (self.n_batch + 10.0)) if settings.averaging else 0.0
         for name, values in self.actor.state_dict().items():
             self.mean[name].lerp_(values, 1.0 - kept)
-        self.scale.update(day.seen)
+        if not settings.start:
+            self.scale.update(day.seen)
         return day.seconds
 
     def _to_the_tops(self, day: DayPlayed, slope: Tensor, learning_rate: float) -> None:

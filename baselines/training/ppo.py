@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import Actor, LearnedPolicy, load_policy
+from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
+from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.grid.errors import InvalidCheckpoint, PeergridError
+from peergrid.grid.errors import PeergridError
 
 CRITICS = ("own", "market", "day")
 
@@ -58,79 +59,6 @@ class PpoSettings:
     max_gradient: float = 0.5
     start: str = ""
     """A policy's file to go on from, whose layers are as these; with a small `initial_deviation`, not to lose it."""
-
-
-class Network(nn.Module):
-    """A multilayer perceptron with tanh between its layers; the last may differ from slot to slot."""
-
-    def __init__(self, n_in: int, hidden: list[int], n_out: int, heads: int, last_gain: float) -> None:
-        super().__init__()
-        sizes = [n_in, *hidden]
-        self.layers = [nn.Linear(a, b) for a, b in zip(sizes, hidden, strict=False)]
-        self.below = nn.ModuleList(self.layers)
-        self.weight = nn.Parameter(torch.empty(heads, n_out, sizes[-1]))
-        self.bias = nn.Parameter(torch.zeros(heads, n_out))
-        for layer in self.layers:
-            nn.init.orthogonal_(layer.weight, 2**0.5)
-            nn.init.zeros_(layer.bias)
-        for head in self.weight.data:
-            nn.init.orthogonal_(head, last_gain)
-
-    def forward(self, seen: Float[Tensor, "*batch slot entry"]) -> Float[Tensor, "*batch slot number"]:
-        x = seen
-        for layer in self.layers:
-            x = torch.tanh(layer(x))
-        if len(self.weight) == 1:
-            return torch.nn.functional.linear(x, self.weight[0], self.bias[0])
-        return torch.einsum("...ai,aoi->...ao", x, self.weight) + self.bias
-
-
-class Scale:
-    """Mean and spread of what has been seen so far, by which it is brought to the order of 1."""
-
-    def __init__(self, n: int) -> None:
-        self.mean, self.square, self.count = torch.zeros(n), torch.ones(n), 0.0
-
-    def update(self, values: Float[Tensor, "*batch entry"]) -> None:
-        flat = values.flatten(0, -2)
-        self.count += len(flat)
-        share = len(flat) / self.count
-        self.mean = self.mean + share * (flat.mean(0) - self.mean)
-        self.square = self.square + share * (flat.square().mean(0) - self.square)
-
-    def kept(self) -> list[Any]:
-        """What a checkpoint keeps of it."""
-        return [self.mean, self.square, self.count]
-
-    def put(self, kept: list[Any]) -> None:
-        """Be as it was when it was kept."""
-        self.mean, self.square, self.count = kept[0], kept[1], float(kept[2])
-
-    @property
-    def deviation(self) -> Float[Tensor, " entry"]:
-        """The standard deviation, 1 where nothing ever changed."""
-        found = (self.square - self.mean.square()).clip(min=0.0).sqrt()
-        return torch.where(found > 1.0e-4, found, 1.0)
-
-    def __call__(self, values: Float[Tensor, "*batch entry"]) -> Float[Tensor, "*batch entry"]:
-        return (values - self.mean) / self.deviation
-
-
-def actor_of(network: Network, scale: Scale) -> Actor:
-    """A network as an actor that is kept in a file: what it sees is scaled in its first layer."""
-    layers: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in network.layers]
-    weight, bias = layers[0]
-    scaled = weight / scale.deviation
-    layers[0] = (scaled, bias - scaled @ scale.mean)
-    is_one = len(network.weight) == 1
-    layers.append((network.weight[0], network.bias[0]) if is_one else (network.weight, network.bias))
-    weights, biases = zip(*layers, strict=True)
-    return Actor(
-        weights=tuple(w.detach().numpy().copy() for w in weights),
-        biases=tuple(b.detach().numpy().copy() for b in biases),
-        activation="tanh",
-        bound="clip",
-    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -170,7 +98,7 @@ def learn_with_ppo(progress: Progress) -> None:
         progress.go_on(first * per_batch)
     else:
         if settings.start:
-            learner.start_from(load_policy(settings.start), lesson.player)
+            learner.actor.take_over(settings.start, lesson.player)
         progress.measure(0, learner.actor_alone(), 0.0)
     for k in range(first, n_batch):
         batch = play_day(player, learner, settings, [lesson.seed, k])
@@ -263,7 +191,8 @@ class Learner:
             torch.from_numpy, (batch.seen, batch.context, batch.actions, batch.rewards)
         )
         if settings.start and not self.scale.count:
-            self._scale_once(seen)
+            self.scale.update(seen)
+            self.actor.undo(self.scale)
         with torch.no_grad():
             # As it was while it acted: the scale of a batch counts from the next on.
             before = self._log_likelihood(self.actor(self.scale(seen[:-1])), actions)
@@ -327,38 +256,6 @@ class Learner:
         if not self.settings.start:
             self.scale.update(seen)
         self.scale_more.update(context)
-
-    def start_from(self, policy: LearnedPolicy, player: str) -> None:
-        """Let the actor be that of a policy, which scales what it sees in its first layer.
-
-        Raises:
-            InvalidCheckpoint: It is of another player, or another network.
-        """
-        actor, network = policy.actor, self.actor
-        found = [layer.shape[-2:] for layer in actor.weights]
-        wanted = [*(layer.weight.shape for layer in network.layers), network.weight.shape[1:]]
-        heads = len(actor.weights[-1]) if actor.weights[-1].ndim == 3 else 1
-        own = (player, "tanh", "clip", [tuple(shape) for shape in wanted])
-        if (policy.player, actor.activation, actor.bound, found) != own or heads not in (1, len(network.weight)):
-            raise InvalidCheckpoint(
-                f"{self.settings.start!r} can't be started from: it plays {policy.player!r} with layers {found}, heads "
-                f"{heads}, {actor.activation}, {actor.bound}; and this is {player!r} with layers {own[3]}, heads "
-                f"{len(network.weight)}, tanh, clip"
-            )
-        with torch.no_grad():
-            for layer, weight, bias in zip(network.layers, actor.weights, actor.biases, strict=False):
-                layer.weight.copy_(torch.from_numpy(weight))
-                layer.bias.copy_(torch.from_numpy(bias))
-            network.weight.copy_(torch.from_numpy(actor.weights[-1]))  # one head for all is that of each
-            network.bias.copy_(torch.from_numpy(actor.biases[-1]))
-
-    def _scale_once(self, seen: Tensor) -> None:
-        """Scale what is seen by this from now on, with a first layer that does then what it did before."""
-        self.scale.update(seen)
-        first = self.actor.layers[0]
-        with torch.no_grad():
-            first.bias.add_(first.weight @ self.scale.mean)
-            first.weight.mul_(self.scale.deviation)
 
     def actor_alone(self) -> Actor:
         """The actor as it is kept in a file."""

@@ -12,7 +12,8 @@ from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
 from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn, player_of
-from peergrid.baselines.training.ppo import Learner, PpoSettings, Scale, play_day
+from peergrid.baselines.training.network import Scale
+from peergrid.baselines.training.ppo import Learner, PpoSettings, play_day
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError
