@@ -24,7 +24,7 @@ from safetensors.torch import save
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction
 from peergrid.envs.p2p_trading.types import Public
 from peergrid.envs.scenario import Scenario, build_dso, load_scenario
-from peergrid.grid.dso import Coefficient, Dso, OpfDso, Penalty, UncheckedDso
+from peergrid.grid.dso import Coefficient, Dso, OpfDso, Penalty
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.dataset import network_digest, write_whole
 from peergrid.surrogate.model import (
@@ -182,16 +182,23 @@ def transformer(question: Question, public: Public) -> Prediction:
     return shipped_predictor(public.dso)(question, public)
 
 
+def planner_of(dso: Dso) -> OpfDso | None:
+    """The operator itself where it solves an OPF, or the one that it asks and names as its `planner`; else None."""
+    found = getattr(dso, "planner", dso)
+    return found if isinstance(found, OpfDso) else None
+
+
 def auto(question: Question, public: Public) -> Prediction:
     """The shipped transformer where there is one for the operator and its microgrids, else no prediction.
 
     Which it is, is said once in the log for each operator.
     """
-    known = public.dso.planner if isinstance(public.dso, UncheckedDso) else public.dso
-    if not isinstance(known, OpfDso):
-        if type(known) not in _TOLD:
-            _TOLD.add(type(known))
-            logger.warning("predictor auto: an operator of type %s is not predicted", type(known).__name__)
+    known = planner_of(public.dso)
+    if known is None:
+        kind = type(public.dso)
+        if kind not in _TOLD:
+            _TOLD.add(kind)
+            logger.warning("predictor auto: an operator of type %s is not predicted", kind.__name__)
         return no_prediction(question, public)
     if known not in _CHOSEN:
         _CHOSEN[known] = _choose(known, public)
@@ -222,8 +229,8 @@ def shipped_predictor(dso: Dso) -> TransformerPredictor:
     Raises:
         InvalidCheckpoint: None is shipped for its network, its trades and its rules.
     """
-    known = dso.planner if isinstance(dso, UncheckedDso) else dso
-    if not isinstance(known, OpfDso):
+    known = planner_of(dso)
+    if known is None:
         raise InvalidCheckpoint("the transformer predicts the DSO that solves an OPF: give another predictor")
     return _shipped_for(known)
 

@@ -82,8 +82,8 @@ class GradientSettings:
 class DifferentiableDso:
     """An operator that keeps how to take slopes back through its next answer once it was told to listen."""
 
-    def __init__(self, dso: OpfDso) -> None:
-        self.dso = dso
+    def __init__(self, planner: OpfDso) -> None:
+        self.planner = planner
         self._listens = False
         self._pull_back: Callable[[ResponseGradient], QueryGradient] | None = None
 
@@ -93,8 +93,8 @@ class DifferentiableDso:
 
     def __call__(self, query: DsoQuery) -> DsoResponse:
         if not self._listens:
-            return self.dso(query)
-        response, self._pull_back = respond_with_gradient(self.dso, query)
+            return self.planner(query)
+        response, self._pull_back = respond_with_gradient(self.planner, query)
         self._listens = False
         return response
 

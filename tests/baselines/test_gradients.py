@@ -237,3 +237,18 @@ def test_what_cannot_be_is_refused(tmp_path):
     rounds = replace(SCENARIO, market=replace(SCENARIO.market, correction_rounds=2))
     with pytest.raises(PeergridError, match="correction_rounds=1, not 2"):
         learn(lesson(tmp_path, scenario=rounds))
+
+
+def test_the_transformer_predicts_the_operator_behind_the_one_that_keeps_slopes():
+    plain = Simulation(SCENARIO, num_envs=2, predictor="transformer")
+    kept = differentiable(SCENARIO, 2, "auto")
+    for simulation in (plain, kept):
+        simulation.reset(seed=1)
+    np.testing.assert_array_equal(plain.seen, kept.seen)
+
+
+def test_what_starts_from_a_file_first_does_as_the_file_does(tmp_path):
+    taught = learn(lesson(tmp_path / "taught", steps=32))
+    start = str(tmp_path / "taught" / "policy.safetensors")
+    more = learn(lesson(tmp_path / "more", steps=16, start=start, learning_rate=1.0e-9))
+    np.testing.assert_allclose([point.welfare for point in more], taught[-1].welfare, rtol=1.0e-6)
