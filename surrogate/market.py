@@ -15,7 +15,7 @@ from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
 from peergrid.envs.profiles import evaluation_days
 from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
-from peergrid.surrogate.dataset import Samples, concatenate
+from peergrid.surrogate.samples import Samples, concatenate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peergrid.grid.dso import Coefficient, OpfDso
+from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidQuery
+from peergrid.surrogate.questions import Questions, as_number
 
 FEATURES = (
     "active load",
@@ -61,17 +62,6 @@ class ModelConfig:
     layers: int = 2
     heads: int = 2
     feed_forward: int = 96
-
-
-class Inputs(NamedTuple):
-    """Questions, as tensors: `[row, bus]`, `[row, trade]` or `[row]`."""
-
-    load_kw: Tensor
-    load_kvar: Tensor
-    proposed_kw: Tensor
-    lmp_per_kwh: Tensor
-    lambda_corr_per_kw2h: Tensor
-    c_ls_per_kw2h: Tensor
 
 
 class Outputs(NamedTuple):
@@ -119,14 +109,14 @@ class DsoTransformer(nn.Module):
         encoder = [*self.encoder.parameters(), *self.norm.parameters()]
         return dict(zip(PARTS, (embedding, encoder, list(self.heads.parameters())), strict=True))
 
-    def normalise(self, inputs: Inputs, bent_price: Tensor) -> None:
+    def normalise(self, inputs: Questions[Tensor], bent_price: Tensor) -> None:
         """Take mean and spread of the features, and the spread of the targets, from samples."""
         features = self.network.features(inputs).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp_min(1e-3))
         self.target_scale.copy_(bent_price.std().clamp_min(1e-3))
 
-    def forward(self, inputs: Inputs, *, only_trades: bool = False) -> Outputs:
+    def forward(self, inputs: Questions[Tensor], *, only_trades: bool = False) -> Outputs:
         """
         Args:
             only_trades: Answer for the trades' buses alone, which saves most of the last layer.
@@ -149,7 +139,7 @@ class DsoTransformer(nn.Module):
             shed_share=torch.sigmoid(shed),
         )
 
-    def group(self, inputs: Inputs, outputs: Outputs) -> Tensor:
+    def group(self, inputs: Questions[Tensor], outputs: Outputs) -> Tensor:
         """Which of `N_GROUPS` each place is in: by its price's distance from the LMP, and whether its trade is cut."""
         size = outputs.bent_price.abs()
         group = torch.bucketize(size.detach(), torch.tensor(GROUP_EDGES, device=size.device))
@@ -159,7 +149,7 @@ class DsoTransformer(nn.Module):
             return group + of_cut
         return group.index_add(1, self.network.trade_bus, of_cut).clamp_max(N_GROUPS - 1)
 
-    def half_width(self, inputs: Inputs, outputs: Outputs, view: str) -> Tensor:
+    def half_width(self, inputs: Questions[Tensor], outputs: Outputs, view: str) -> Tensor:
         """How far off the bent price may be, either way, in one of `VIEWS`: `[row, bus]`."""
         return self.interval[VIEWS.index(view)][self.group(inputs, outputs)] * outputs.spread
 
@@ -229,7 +219,7 @@ class Network(nn.Module):
         self.kappa = as_number(penalty.kappa_per_kwh, "kappa_per_kwh")
         self.energy_at_lmp = float(penalty.energy_at_lmp)
 
-    def features(self, inputs: Inputs) -> Tensor:
+    def features(self, inputs: Questions[Tensor]) -> Tensor:
         """`FEATURES` of every bus, not normalised: `[row, bus, feature]`."""
         load, load_q = inputs.load_kw, inputs.load_kvar
         proposed = torch.zeros_like(load).index_add(1, self.trade_bus, inputs.proposed_kw)
@@ -263,24 +253,13 @@ class Network(nn.Module):
         )
         return torch.stack(columns, dim=-1)
 
-    def accepted(self, inputs: Inputs, price_per_kwh: Tensor) -> Tensor:
+    def accepted(self, inputs: Questions[Tensor], price_per_kwh: Tensor) -> Tensor:
         """What is accepted of each trade where its bus has this price: `[row, trade]`."""
         proposed = inputs.proposed_kw
         sign = torch.sign(proposed)
         short = sign * (self.energy_at_lmp * inputs.lmp_per_kwh[:, None] - price_per_kwh) - self.kappa
         cut = (short / (2.0 * inputs.lambda_corr_per_kw2h[:, None])).clamp_min(0.0)
         return sign * (proposed.abs() - cut).clamp_min(0.0)
-
-
-def as_number(coefficient: Coefficient, name: str) -> float:
-    """A coefficient of the DSO's penalty that is the same for all.
-
-    Raises:
-        InvalidQuery: It is not.
-    """
-    if np.size(coefficient) != 1:
-        raise InvalidQuery(f"{name} differs among buses or trades: the transformer takes one number for all")
-    return float(np.reshape(coefficient, ()))
 
 
 def unbend(bent_price: Tensor, lmp_per_kwh: Tensor) -> Tensor:

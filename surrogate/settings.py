@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peergrid.grid.errors import PeergridError, raise_faults
-from peergrid.surrogate.dataset import Sampling
 from peergrid.surrogate.model import ModelConfig
+from peergrid.surrogate.sampling import Sampling
 
 UNSEEN_HOURS = (4, 12, 19)
 KNOWN_HOURS = tuple(h for h in range(24) if h not in UNSEEN_HOURS)

@@ -25,7 +25,7 @@ from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
-from peergrid.surrogate.dataset import Samples, write_whole
+from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.market import Rollout
 from peergrid.surrogate.model import (
     N_GROUPS,
@@ -33,16 +33,18 @@ from peergrid.surrogate.model import (
     PRICE_BEND_PER_KWH,
     VIEWS,
     DsoTransformer,
-    Inputs,
     ModelConfig,
     Outputs,
     bend,
     unbend,
 )
-from peergrid.surrogate.predictor import as_inputs, as_tensor, local_questions
+from peergrid.surrogate.predictor import as_tensor
+from peergrid.surrogate.questions import Questions, questions_of
+from peergrid.surrogate.samples import Samples
 from peergrid.surrogate.settings import TrainingSettings
 
 UNFINISHED = "training.pt"
+CURVES = "training.json"
 BETAS = (0.9, 0.98)  # of AdamW
 PRICE_UNIT_PER_KWH = 0.1
 GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the curves call them
@@ -50,9 +52,9 @@ GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """Samples as tensors."""
+    """What the model learns from: questions and, of their answers, what it is to say."""
 
-    inputs: Inputs
+    inputs: Questions[Tensor]
     accepted_kw: Tensor
     bent_price: Tensor
     shed_share: Tensor
@@ -65,7 +67,7 @@ class Tensors:
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-        inputs = Inputs(*[tensor(getattr(samples, name)) for name in Inputs._fields])
+        inputs = samples.questions.each(tensor)
         load = np.maximum(samples.load_kw, 0.0)
         share = np.divide(samples.shed_kw, load, out=np.zeros_like(load), where=load > 1e-3).clip(0.0, 1.0)
         bent = bend(tensor(samples.price_per_kwh), inputs.lmp_per_kwh)
@@ -76,12 +78,13 @@ class Tensors:
 
     def all(self) -> tuple[Tensor, ...]:
         """Every tensor."""
-        return (*self.inputs, self.accepted_kw, self.bent_price, self.shed_share)
+        return (*self.inputs.columns().values(), self.accepted_kw, self.bent_price, self.shed_share)
 
     def rows(self, chosen: Any) -> Tensors:
         """Some of the rows."""
-        inputs = Inputs(*[values[chosen] for values in self.inputs])
-        return Tensors(inputs, self.accepted_kw[chosen], self.bent_price[chosen], self.shed_share[chosen])
+        return Tensors(
+            self.inputs.rows(chosen), self.accepted_kw[chosen], self.bent_price[chosen], self.shed_share[chosen]
+        )
 
 
 def losses(
@@ -304,10 +307,9 @@ def _intervals(
     ratios, groups = [], []
     dso, n_agent = public.dso, len(model.network.trade_bus)
     assert isinstance(dso, OpfDso)
-    asked = as_inputs(local_questions(question, dso.penalty))
+    asked = questions_of(question, dso.penalty).each(as_tensor)
     for start in range(0, len(bent_price), 256):
-        of_rows = slice(start * n_agent, (start + 256) * n_agent)
-        inputs = Inputs(*[values[of_rows] for values in asked])
+        inputs = asked.rows(slice(start * n_agent, (start + 256) * n_agent))
         outputs = model(inputs, only_trades=True)
         own = torch.arange(len(inputs.lmp_per_kwh)) % n_agent
         each = torch.arange(len(own)), own

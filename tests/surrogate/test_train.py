@@ -15,9 +15,10 @@ import torch
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.errors import InvalidCheckpoint
-from peergrid.surrogate.dataset import Sampling, load_subset, make_dataset
+from peergrid.surrogate.checkpoint import WEIGHTS, load_model
+from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import PARTS, DsoTransformer, ModelConfig
-from peergrid.surrogate.predictor import WEIGHTS, load_model
+from peergrid.surrogate.sampling import Sampling
 from peergrid.surrogate.settings import TrainingSettings
 from peergrid.surrogate.training import (
     GRADIENTS_OF_PARTS,

@@ -21,33 +21,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from peergrid.surrogate.dataset import Samples
-from peergrid.surrogate.model import DsoTransformer, Inputs, bend, unbend
+from peergrid.surrogate.model import DsoTransformer, bend, unbend
+from peergrid.surrogate.questions import Answers, Questions
+from peergrid.surrogate.samples import Samples
 from peergrid.surrogate.settings import TrainingSettings
 from peergrid.surrogate.training import BETAS, acceptance_losses, price_losses
 
 # Distances to so many questions at once: more no longer fit the memory of a small machine.
 QUESTIONS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Intervals:
-    """Where the answers are said to lie."""
-
-    accepted_low_kw: Float[np.ndarray, "row trade"]
-    accepted_high_kw: Float[np.ndarray, "row trade"]
-    price_low_per_kwh: Float[np.ndarray, "row trade"]
-    price_high_per_kwh: Float[np.ndarray, "row trade"]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Answers:
-    """What a method says to questions: acceptances, prices at the trades' buses, and shedding if it predicts any."""
-
-    accepted_kw: Float[np.ndarray, "row trade"]
-    price_per_kwh: Float[np.ndarray, "row trade"]
-    shed_kw: Float[np.ndarray, "row bus"] | None = None
-    intervals: Intervals | None = None
 
 
 Method = Callable[[Samples], Answers]
@@ -143,7 +124,7 @@ def mlp(
         torch.manual_seed(seed)
         network = _perceptron(x.shape[1], n_out, sum(p.numel() for p in model.parameters()))
 
-    def predict(x: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def predict(x: Tensor, inputs: Questions[Tensor]) -> tuple[Tensor, Tensor]:
         found = network(x)
         bent_price = (found[:, :n_trade] * spread).clamp(*ends)
         if has_price_rule:
@@ -159,7 +140,7 @@ def mlp(
     generator = torch.Generator().manual_seed(seed)
     for _ in tqdm(range(steps), desc="MLP", unit="step", disable=None, leave=False):
         rows = torch.randint(len(x), (weights.batch,), generator=generator)
-        accepted_now, bent_now = predict(x[rows], Inputs(*[values[rows] for values in known]))
+        accepted_now, bent_now = predict(x[rows], known.rows(rows))
         lmp = known.lmp_per_kwh[rows]
         price_loss = price_losses(bent_now, bent[rows], lmp, spread, weights)
         acceptance_loss = acceptance_losses(accepted_now, accepted[rows], rating, weights)
@@ -218,8 +199,8 @@ def _perceptron(n_in: int, n_out: int, n_weights: int) -> nn.Sequential:
     )
 
 
-def _tensors(samples: Samples) -> Inputs:
-    return Inputs(*[torch.from_numpy(np.ascontiguousarray(getattr(samples, name))) for name in Inputs._fields])
+def _tensors(samples: Samples) -> Questions[Tensor]:
+    return samples.questions.each(lambda values: torch.from_numpy(np.ascontiguousarray(values)))
 
 
 def _trade_bus(model: DsoTransformer) -> np.ndarray:
