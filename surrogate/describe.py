@@ -1,4 +1,4 @@
-"""What the data set holds: how its inputs are distributed, and how they go with its targets. No model is needed.
+"""What the data set holds: how its inputs are distributed and correlated with its targets. No model is needed.
 
     python -m peergrid.surrogate.describe [scenario=ieee33] [output=folder of the training]
 

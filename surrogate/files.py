@@ -17,7 +17,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], error: type[PeergridEr
     Args:
         error: What is raised if it can't be written, as where the disk is full.
     """
-    # Nobody else's name: workers outlive a run that was killed, and finish what the next run has begun as well.
+    # A name of its own: workers of a run that was killed may still be writing what the next run begins anew.
     unfinished = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,11 @@ from peergrid.envs.scenario import Scenario, build_dso, load_scenario
 from peergrid.grid.dso import Dso, OpfDso, UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.checkpoint import load_model, load_rating_kw, shipped_file, shipped_scenarios
-from peergrid.surrogate.model import PRICE_BEND_PER_KWH, DsoTransformer, unbend
+from peergrid.surrogate.model import PRICE_SCALE_PER_KWH, DsoTransformer, restore_price
 from peergrid.surrogate.questions import Answers, Questions, questions_of
 
 logger = logging.getLogger(__name__)
-LARGEST_BENT = float(np.arcsinh(10.0 / PRICE_BEND_PER_KWH))  # a price of 10 per kWh above or below the LMP
+LARGEST_TRANSFORMED = float(np.arcsinh(10.0 / PRICE_SCALE_PER_KWH))  # a price of 10 per kWh above or below the LMP
 # Rows that go through the network at once: more no longer fit a core's cache.
 ROWS_AT_ONCE = 96
 PREDICTION = tuple(f.name for f in fields(Prediction))
@@ -50,12 +50,12 @@ def _predict(
     at_trades = model.network.trade_bus
     room = model.half_width(inputs, found, view)
     lmp = inputs.lmp_per_kwh
-    bent = found.bent_price
-    # An interval ends where no price is, unless the prediction itself is beyond.
-    low = unbend(torch.maximum(bent - room, bent.clamp_max(-LARGEST_BENT)), lmp)
-    high = unbend(torch.minimum(bent + room, bent.clamp_min(LARGEST_BENT)), lmp)
+    transformed = found.transformed_price
+    # Ends are kept within 10 per kWh of the LMP, or at the prediction where that is farther away.
+    low = restore_price(torch.maximum(transformed - room, transformed.clamp_max(-LARGEST_TRANSFORMED)), lmp)
+    high = restore_price(torch.minimum(transformed + room, transformed.clamp_min(LARGEST_TRANSFORMED)), lmp)
     ends = [low, high] if only_trades else [low[:, at_trades], high[:, at_trades]]
-    # A higher price means that more is accepted of an export and less of an import: either way, a larger injection.
+    # At a higher price more of an export is accepted and less of an import: the net injection is larger either way.
     accepted_low, accepted_high = (model.network.accepted(inputs, end) for end in ends)
     load = inputs.load_kw[:, at_trades] if only_trades else inputs.load_kw
     columns = {
@@ -76,7 +76,7 @@ def as_tensor(values: np.ndarray) -> torch.Tensor:
 
 
 class TransformerPredictor:
-    """A predictor for environments: what a microgrid may know in, the operator's response as the model has it out."""
+    """A predictor for environments: the operator's response to what microgrids may know, as the model has it."""
 
     def __init__(self, model: DsoTransformer, dso: OpfDso, rating_kw: Float[np.ndarray, " trade"]) -> None:
         """
@@ -126,7 +126,7 @@ def transformer(question: Question, public: Public) -> Prediction:
 def auto(question: Question, public: Public) -> Prediction:
     """The shipped transformer where there is one for the operator and its microgrids, else no prediction.
 
-    Which it is, is said once in the log for each operator.
+    The log names the choice once for each operator.
     """
     known = public.dso.planner if isinstance(public.dso, UncheckedDso) else public.dso
     if not isinstance(known, OpfDso):

@@ -1,4 +1,4 @@
-"""How inputs and targets of the data set go together: Pearson's coefficients, at each microgrid's bus."""
+"""How inputs and targets of the data set are correlated: Pearson's coefficients at each microgrid's bus."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from peergrid.surrogate.questions import ENDS, Answers
 from peergrid.surrogate.samples import Samples
 
-CURTAILED_SHARE = 0.01  # of the rating: a trade of which less is taken counts as whole
+CURTAILED_SHARE = 0.01  # of the rating: a proposal that is corrected by less counts as accepted
 FULLY_SHED_SHARE = 0.99  # of the load: with hardly any load left at a bus, the price there is arbitrary
 # The exact acceptance may miss its interval by this share of the rating, which is the exact solver's own error.
 COVERAGE_TOLERANCE = 1e-4
@@ -47,8 +47,8 @@ class Coverage:
 class Score:
     """How well a method predicts a set; corrections and shedding in kW, prices in currency per kWh.
 
-    Prices are of buses whose load is not fully shed, whose share among all is `fully_shed`. Whether a proposal is
-    curtailed is told by a correction of more than 1 % of the rating.
+    Prices are of buses whose load is not fully shed, whose share among all is `fully_shed`. A proposal counts
+    as curtailed where its correction is more than 1 % of the rating.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""What a trained transformer is worth on another feeder: as it is, and after some training there."""
+"""What a trained transformer is worth on another feeder, without and with some training there."""
 
 from __future__ import annotations
 

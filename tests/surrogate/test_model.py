@@ -10,7 +10,7 @@ import torch
 
 from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.power_flow import solve_power_flow
-from peergrid.surrogate.model import FEATURES, N_GROUPS, DsoTransformer, ModelConfig, bend, unbend
+from peergrid.surrogate.model import FEATURES, N_GROUPS, DsoTransformer, ModelConfig, restore_price, transform_price
 from peergrid.surrogate.report.transfer import transferred
 from peergrid.surrogate.sampling import Sampling, Shard, draw
 
@@ -50,9 +50,9 @@ def test_lossless_features_are_those_of_a_power_flow_on_a_feeder_with_hardly_any
         np.testing.assert_allclose(found[f"squared lossless voltage {name}"] - feeder.v_source_pu**2, drop, atol=1e-6)
 
 
-def test_bent_prices_come_back(inputs, samples):
+def test_transformed_prices_come_back(inputs, samples):
     price = torch.tensor(samples.price_per_kwh)
-    again = unbend(bend(price, inputs.lmp_per_kwh), inputs.lmp_per_kwh)
+    again = restore_price(transform_price(price, inputs.lmp_per_kwh), inputs.lmp_per_kwh)
     assert torch.allclose(again, price, rtol=1e-4, atol=1e-5)
 
 

@@ -23,7 +23,7 @@ from peergrid.grid.dso import UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidQuery
 from peergrid.surrogate import checkpoint, predictor
 from peergrid.surrogate.checkpoint import WEIGHTS, load_model, save_model, shipped_scenarios
-from peergrid.surrogate.model import DsoTransformer, ModelConfig, bend
+from peergrid.surrogate.model import DsoTransformer, ModelConfig, transform_price
 from peergrid.surrogate.predictor import (
     ROWS_AT_ONCE,
     TransformerPredictor,
@@ -76,7 +76,7 @@ def model(dso, samples):
     model = DsoTransformer(dso, SMALL)
     inputs = samples.questions.each(torch.tensor)
     with torch.no_grad():
-        model.normalise(inputs, bend(torch.tensor(samples.price_per_kwh), inputs.lmp_per_kwh))
+        model.normalise(inputs, transform_price(torch.tensor(samples.price_per_kwh), inputs.lmp_per_kwh))
         model.interval.copy_(torch.linspace(0.2, 1.0, model.interval.numel()).reshape(model.interval.shape))
         model.heads.weight[0] *= 12.0
     return model
