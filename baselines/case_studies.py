@@ -38,7 +38,8 @@ from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracl
 from peergrid.envs.policy import Policy
 from peergrid.envs.scenario import GROUP, Scenario, build_dso, scenario_from_dict
 from peergrid.grid.dso import UncheckedDso
-from peergrid.surrogate.predictor import shipped_file, shipped_predictor
+from peergrid.surrogate.checkpoint import shipped_file
+from peergrid.surrogate.predictor import shipped_predictor
 
 NO_TRADE = "no trade"
 CASES = {

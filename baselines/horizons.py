@@ -37,7 +37,7 @@ from peergrid.envs.policy import BatchPolicy
 from peergrid.envs.registered import PREDICTORS
 from peergrid.envs.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
-from peergrid.surrogate.predictor import shipped_file
+from peergrid.surrogate.checkpoint import shipped_file
 
 # Okabe and Ito's: one colour a predictor.
 COLOURS = {"transformer": "#0072B2", "oracle": "#D55E00", "none": "#777777"}

@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.surrogate.dataset import Sampling, load_subset, make_dataset
+from peergrid.surrogate.dataset import load_subset, make_dataset
+from peergrid.surrogate.sampling import Sampling
 
 SCENARIOS = ("ieee33", "ieee33_communities")
 WORKERS = (1, 2)

@@ -20,9 +20,11 @@ from rich.table import Table
 
 from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.surrogate import predictor
-from peergrid.surrogate.dataset import Sampling, Shard, draw
-from peergrid.surrogate.model import DsoTransformer, Inputs, ModelConfig
-from peergrid.surrogate.predictor import SHIPPED, WEIGHTS, as_inputs, load_model, predict
+from peergrid.surrogate.checkpoint import SHIPPED, WEIGHTS, load_model
+from peergrid.surrogate.model import DsoTransformer, ModelConfig
+from peergrid.surrogate.predictor import as_tensor, predict
+from peergrid.surrogate.questions import Questions
+from peergrid.surrogate.sampling import Sampling, Shard, draw
 
 SCENARIO = "ieee33"
 SIZES = (ModelConfig(48, 3, 4, 96), ModelConfig(48, 2, 4, 96), ModelConfig(48, 2, 2, 96), ModelConfig(32, 2, 2, 64))
@@ -45,15 +47,15 @@ def main() -> None:
     scenario = load_scenario(SCENARIO)
     dso = build_dso(scenario)
     samples = draw(Shard(scenario, "any", Sampling(), 0, 0, ALL_ROWS // 24))
-    asked = {name: getattr(samples, name) for name in Inputs._fields}
-    inputs = {n: as_inputs({name: values[:n] for name, values in asked.items()}) for n in ROWS}
+    asked = samples.questions
+    inputs = {n: asked.rows(slice(n)).each(as_tensor) for n in ROWS}
     shipped = load_model(Path(SHIPPED) / SCENARIO / WEIGHTS, dso)
     table = Table(title=f"Forward passes on {SCENARIO}, one thread [ms]", title_justify="left")
     table.add_column("what")
     for n in ROWS:
         table.add_column(f"{n} questions", justify="right")
 
-    def row(what: str, call: Callable[[Inputs], Any]) -> None:
+    def row(what: str, call: Callable[[Questions[torch.Tensor]], Any]) -> None:
         with torch.inference_mode():
             table.add_row(what, *[f"{milliseconds(lambda x=inputs[n]: call(x)):.2f}" for n in ROWS])
 

@@ -23,7 +23,8 @@ from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracl
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days, State
 from peergrid.envs.scenario import build_dso, load_scenario
-from peergrid.surrogate.predictor import shipped_file, transformer
+from peergrid.surrogate.checkpoint import shipped_file
+from peergrid.surrogate.predictor import transformer
 
 AHEAD = (0, 1, 2, 4, 7, 12)
 Supposing = Callable[[np.ndarray, State, Days], np.ndarray]

@@ -1,4 +1,4 @@
-"""What the data set holds: how its inputs are distributed, and how they go with its targets. No model is needed.
+"""What the data set holds: how its inputs are distributed and correlated with its targets. No model is needed.
 
     python -m peergrid.surrogate.describe [scenario=ieee33] [output=folder of the training]
 
@@ -16,9 +16,9 @@ from rich.console import Console
 
 from peergrid.command import command
 from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
-from peergrid.surrogate.correlations import pearson_by_bus, pearson_markdown
 from peergrid.surrogate.dataset import load_subset, make_dataset, solar_factors
-from peergrid.surrogate.figures import draw_data_set
+from peergrid.surrogate.report.correlations import pearson_by_bus, pearson_markdown
+from peergrid.surrogate.report.figures import draw_data_set
 from peergrid.surrogate.settings import SurrogateSettings, settings_from, subsets
 
 

@@ -1,4 +1,4 @@
-"""Days of the market with random actions: what microgrids can know when they propose, and what then comes of it."""
+"""Days of the market with random actions: what microgrids know when they propose, and what the DSO then answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
 from peergrid.envs.profiles import evaluation_days
 from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
-from peergrid.surrogate.dataset import Samples, concatenate
+from peergrid.surrogate.samples import Samples, concatenate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rollout:
     """Intervals that were played: all proposals with the DSO's answers, and what each microgrid could ask before.
 
-    Each asked about its own proposal, the only option of both questions: when the interval began, with the others at
-    what was accepted of them last (`question`), and the day before, by forecasts, the others moving along (`early`).
+    Either question has one option, the microgrid's own proposal. `question` is asked when the interval begins, and
+    supposes that the others propose what was accepted of them last; `early` is asked the day before, from forecasts,
+    and supposes that the others move along with it.
     """
 
     truth: Samples

@@ -6,12 +6,12 @@
     heads        per bus: nodal price, its uncertainty, share of load that is shed
     acceptance   from the nodal price at the trade's bus, by the optimality condition of the DSO's problem
 
-The last line is what makes a small model exact where it matters. A trade that is neither accepted whole nor rejected
-whole has a marginal cost of curtailment that equals what the network says, so with t proposed and a accepted
+The last line makes a small model exact where a trade is accepted whole. Where a trade is accepted in part, t being
+proposed and a accepted, the marginal cost of curtailing it equals its marginal cost to the network:
 
-    price = LMP - kappa sign(t) - 2 lambda_corr (t - a)          without the LMP under the paper's penalty
+    price = LMP - kappa sign(t) - 2 lambda_corr (t - a)          under the P2P paper's penalty without the LMP
 
-Solved for a and clipped to [0, t], one price gives the acceptance, and an interval of prices one of acceptances.
+Solved for a and clipped to [0, t], a price gives an acceptance, and an interval of prices an interval of acceptances.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peergrid.grid.dso import Coefficient, OpfDso
+from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidQuery
+from peergrid.surrogate.questions import Questions, as_number
 
 FEATURES = (
     "active load",
@@ -41,11 +42,11 @@ FEATURES = (
     "loading without trades",
     "loading with trades",
 )
-# Prices are learned as asinh of their difference from the LMP over this: even near it, and of large ones the logarithm.
-PRICE_BEND_PER_KWH = 0.02
-# Intervals are calibrated apart for bent prices between these, and for trades that are cut or not; and for who asks:
-# somebody who knows all proposals, a microgrid that knows what was accepted of the others' last ones, or one that asks
-# about a later interval when all that is known of it are the forecasts of the day before.
+# What is learned is the transformed price asinh((price - LMP) / this): linear near the LMP, logarithmic far from it.
+PRICE_SCALE_PER_KWH = 0.02
+# Intervals are calibrated separately for transformed prices of a size between these edges, for trades that are
+# curtailed or not, and by what is known to who asks. "full": all proposals; "local": what was accepted of the others'
+# last ones; "ahead": of a later interval, the forecasts of the day before.
 GROUP_EDGES = (0.5, 1.5, 2.5)
 N_GROUPS = 2 * (len(GROUP_EDGES) + 1)
 VIEWS = ("full", "local", "ahead")
@@ -63,26 +64,15 @@ class ModelConfig:
     feed_forward: int = 96
 
 
-class Inputs(NamedTuple):
-    """Questions, as tensors: `[row, bus]`, `[row, trade]` or `[row]`."""
-
-    load_kw: Tensor
-    load_kvar: Tensor
-    proposed_kw: Tensor
-    lmp_per_kwh: Tensor
-    lambda_corr_per_kw2h: Tensor
-    c_ls_per_kw2h: Tensor
-
-
 class Outputs(NamedTuple):
     """Predicted answers: what is accepted of each trade, and at buses (all, or the trades') the rest.
 
-    `bent_price` is what is learned of the price, `spread` how far off it is by the model's own reckoning.
+    `spread` is the error of the transformed price that the model itself expects.
     """
 
     accepted_kw: Tensor  # [row, trade]
     price_per_kwh: Tensor  # [row, bus]
-    bent_price: Tensor  # [row, bus]
+    transformed_price: Tensor  # [row, bus]
     spread: Tensor  # [row, bus]
     shed_share: Tensor  # [row, bus]
 
@@ -114,19 +104,19 @@ class DsoTransformer(nn.Module):
             self.heads.bias[2] = FIRST_SHED  # hardly anything is shed before anything is learned
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """All weights by the part, of `PARTS`, that they are of; the last layer norm is the encoder's."""
+        """The weights of each of `PARTS`; the last layer norm counts as encoder."""
         embedding = [*self.embed.parameters(), self.bus]
         encoder = [*self.encoder.parameters(), *self.norm.parameters()]
         return dict(zip(PARTS, (embedding, encoder, list(self.heads.parameters())), strict=True))
 
-    def normalise(self, inputs: Inputs, bent_price: Tensor) -> None:
+    def normalise(self, inputs: Questions[Tensor], transformed_price: Tensor) -> None:
         """Take mean and spread of the features, and the spread of the targets, from samples."""
         features = self.network.features(inputs).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0).clamp_min(1e-3))
-        self.target_scale.copy_(bent_price.std().clamp_min(1e-3))
+        self.target_scale.copy_(transformed_price.std().clamp_min(1e-3))
 
-    def forward(self, inputs: Inputs, *, only_trades: bool = False) -> Outputs:
+    def forward(self, inputs: Questions[Tensor], *, only_trades: bool = False) -> Outputs:
         """
         Args:
             only_trades: Answer for the trades' buses alone, which saves most of the last layer.
@@ -137,21 +127,21 @@ class DsoTransformer(nn.Module):
             tokens = layer(tokens, tokens)
         at_trades = self.network.trade_bus
         tokens = self.encoder[-1](tokens[:, at_trades] if only_trades else tokens, tokens)
-        bent, spread, shed = self.heads(self.norm(tokens)).unbind(-1)
-        bent = bent * self.target_scale
-        price = unbend(bent, inputs.lmp_per_kwh)
+        transformed, spread, shed = self.heads(self.norm(tokens)).unbind(-1)
+        transformed = transformed * self.target_scale
+        price = restore_price(transformed, inputs.lmp_per_kwh)
         of_trades = price if only_trades else price[:, at_trades]
         return Outputs(
             accepted_kw=self.network.accepted(inputs, of_trades),
             price_per_kwh=price,
-            bent_price=bent,
+            transformed_price=transformed,
             spread=F.softplus(spread) + LEAST_SPREAD,
             shed_share=torch.sigmoid(shed),
         )
 
-    def group(self, inputs: Inputs, outputs: Outputs) -> Tensor:
-        """Which of `N_GROUPS` each place is in: by its price's distance from the LMP, and whether its trade is cut."""
-        size = outputs.bent_price.abs()
+    def group(self, inputs: Questions[Tensor], outputs: Outputs) -> Tensor:
+        """Which of `N_GROUPS` each place is in: by its price less the LMP, and whether its trade is curtailed."""
+        size = outputs.transformed_price.abs()
         group = torch.bucketize(size.detach(), torch.tensor(GROUP_EDGES, device=size.device))
         is_cut = (inputs.proposed_kw - outputs.accepted_kw).abs() > 1e-4 * inputs.proposed_kw.abs()
         of_cut = is_cut.long() * (len(GROUP_EDGES) + 1)
@@ -159,8 +149,8 @@ class DsoTransformer(nn.Module):
             return group + of_cut
         return group.index_add(1, self.network.trade_bus, of_cut).clamp_max(N_GROUPS - 1)
 
-    def half_width(self, inputs: Inputs, outputs: Outputs, view: str) -> Tensor:
-        """How far off the bent price may be, either way, in one of `VIEWS`: `[row, bus]`."""
+    def half_width(self, inputs: Questions[Tensor], outputs: Outputs, view: str) -> Tensor:
+        """Half the width of the interval of the transformed price, in one of `VIEWS`: `[row, bus]`."""
         return self.interval[VIEWS.index(view)][self.group(inputs, outputs)] * outputs.spread
 
 
@@ -229,7 +219,7 @@ class Network(nn.Module):
         self.kappa = as_number(penalty.kappa_per_kwh, "kappa_per_kwh")
         self.energy_at_lmp = float(penalty.energy_at_lmp)
 
-    def features(self, inputs: Inputs) -> Tensor:
+    def features(self, inputs: Questions[Tensor]) -> Tensor:
         """`FEATURES` of every bus, not normalised: `[row, bus, feature]`."""
         load, load_q = inputs.load_kw, inputs.load_kvar
         proposed = torch.zeros_like(load).index_add(1, self.trade_bus, inputs.proposed_kw)
@@ -263,7 +253,7 @@ class Network(nn.Module):
         )
         return torch.stack(columns, dim=-1)
 
-    def accepted(self, inputs: Inputs, price_per_kwh: Tensor) -> Tensor:
+    def accepted(self, inputs: Questions[Tensor], price_per_kwh: Tensor) -> Tensor:
         """What is accepted of each trade where its bus has this price: `[row, trade]`."""
         proposed = inputs.proposed_kw
         sign = torch.sign(proposed)
@@ -272,22 +262,11 @@ class Network(nn.Module):
         return sign * (proposed.abs() - cut).clamp_min(0.0)
 
 
-def as_number(coefficient: Coefficient, name: str) -> float:
-    """A coefficient of the DSO's penalty that is the same for all.
-
-    Raises:
-        InvalidQuery: It is not.
-    """
-    if np.size(coefficient) != 1:
-        raise InvalidQuery(f"{name} differs among buses or trades: the transformer takes one number for all")
-    return float(np.reshape(coefficient, ()))
+def restore_price(transformed_price: Tensor, lmp_per_kwh: Tensor) -> Tensor:
+    """Prices `[row, bus]` from transformed ones."""
+    return lmp_per_kwh[:, None] + PRICE_SCALE_PER_KWH * torch.sinh(transformed_price)
 
 
-def unbend(bent_price: Tensor, lmp_per_kwh: Tensor) -> Tensor:
-    """The prices `[row, bus]` of what is learned of them."""
-    return lmp_per_kwh[:, None] + PRICE_BEND_PER_KWH * torch.sinh(bent_price)
-
-
-def bend(price_per_kwh: Tensor, lmp_per_kwh: Tensor) -> Tensor:
-    """What is learned of prices `[row, bus]`."""
-    return torch.asinh((price_per_kwh - lmp_per_kwh[:, None]) / PRICE_BEND_PER_KWH)
+def transform_price(price_per_kwh: Tensor, lmp_per_kwh: Tensor) -> Tensor:
+    """Transformed prices `[row, bus]`: what the model learns."""
+    return torch.asinh((price_per_kwh - lmp_per_kwh[:, None]) / PRICE_SCALE_PER_KWH)

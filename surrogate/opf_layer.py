@@ -40,8 +40,8 @@ class OpfLayerOutput(NamedTuple):
 class OpfLayer(torch.nn.Module):
     """Takes proposals, loads, the price of energy and limits to the DSO's response; has no weights.
 
-    Gradients are those of `respond_with_gradient`: zero where the status is not OPTIMAL, one side's at kinks; first
-    derivatives only. The solver runs on the CPU in double precision, whatever the inputs are.
+    Gradients are those of `respond_with_gradient`: zero where the status is not OPTIMAL, the derivative on one side at
+    kinks; first derivatives only. The solver runs on the CPU in double precision, whatever the inputs are.
     """
 
     def __init__(self, dso: OpfDso) -> None:

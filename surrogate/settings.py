@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from peergrid.grid.errors import PeergridError, raise_faults
-from peergrid.surrogate.dataset import Sampling
 from peergrid.surrogate.model import ModelConfig
+from peergrid.surrogate.sampling import Sampling
 
 UNSEEN_HOURS = (4, 12, 19)
 KNOWN_HOURS = tuple(h for h in range(24) if h not in UNSEEN_HOURS)
@@ -45,7 +45,7 @@ class TrainingSettings:
 
 @dataclass
 class TransferSettings:
-    """The test on another feeder: its encoder as it is, and trained on for some steps."""
+    """The test on another feeder: the encoder without further training, and after some steps of it."""
 
     scenario: str = "ieee69"
     train_days: int = 1000
@@ -54,7 +54,7 @@ class TransferSettings:
 
 @dataclass
 class ReportSettings:
-    """What the report takes its time for."""
+    """The parts of the report that take time."""
 
     wanted: bool = True
     mlp_steps: int = 8000

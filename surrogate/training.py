@@ -1,4 +1,4 @@
-"""How the transformer learns: its losses, a training that can be stopped and resumed, and its intervals.
+"""How the transformer learns: its losses, and a training that can be stopped and resumed.
 
 The same settings on a CPU with the same number of threads give the same weights, with or without interruptions.
 """
@@ -21,28 +21,23 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from peergrid.envs.p2p_trading.predictors import Question
-from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
-from peergrid.surrogate.dataset import Samples, write_whole
-from peergrid.surrogate.market import Rollout
+from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.model import (
-    N_GROUPS,
     PARTS,
-    PRICE_BEND_PER_KWH,
-    VIEWS,
     DsoTransformer,
-    Inputs,
     ModelConfig,
     Outputs,
-    bend,
-    unbend,
+    restore_price,
+    transform_price,
 )
-from peergrid.surrogate.predictor import as_inputs, as_tensor, local_questions
+from peergrid.surrogate.questions import Questions
+from peergrid.surrogate.samples import Samples
 from peergrid.surrogate.settings import TrainingSettings
 
 UNFINISHED = "training.pt"
+CURVES = "training.json"
 BETAS = (0.9, 0.98)  # of AdamW
 PRICE_UNIT_PER_KWH = 0.1
 GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the curves call them
@@ -50,11 +45,11 @@ GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """Samples as tensors."""
+    """What the model learns from: questions and, of their answers, what it is to say."""
 
-    inputs: Inputs
+    inputs: Questions[Tensor]
     accepted_kw: Tensor
-    bent_price: Tensor
+    transformed_price: Tensor
     shed_share: Tensor
 
     @classmethod
@@ -65,31 +60,32 @@ class Tensors:
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-        inputs = Inputs(*[tensor(getattr(samples, name)) for name in Inputs._fields])
+        inputs = samples.questions.each(tensor)
         load = np.maximum(samples.load_kw, 0.0)
         share = np.divide(samples.shed_kw, load, out=np.zeros_like(load), where=load > 1e-3).clip(0.0, 1.0)
-        bent = bend(tensor(samples.price_per_kwh), inputs.lmp_per_kwh)
-        return cls(inputs, tensor(samples.accepted_kw), bent, tensor(share))
+        transformed = transform_price(tensor(samples.price_per_kwh), inputs.lmp_per_kwh)
+        return cls(inputs, tensor(samples.accepted_kw), transformed, tensor(share))
 
     def __len__(self) -> int:
-        return len(self.bent_price)
+        return len(self.transformed_price)
 
     def all(self) -> tuple[Tensor, ...]:
         """Every tensor."""
-        return (*self.inputs, self.accepted_kw, self.bent_price, self.shed_share)
+        return (*self.inputs.columns().values(), self.accepted_kw, self.transformed_price, self.shed_share)
 
     def rows(self, chosen: Any) -> Tensors:
         """Some of the rows."""
-        inputs = Inputs(*[values[chosen] for values in self.inputs])
-        return Tensors(inputs, self.accepted_kw[chosen], self.bent_price[chosen], self.shed_share[chosen])
+        return Tensors(
+            self.inputs.rows(chosen), self.accepted_kw[chosen], self.transformed_price[chosen], self.shed_share[chosen]
+        )
 
 
 def losses(
     model: DsoTransformer, outputs: Outputs, known: Tensors, rating_kw: Tensor, weights: TrainingSettings
 ) -> Tensor:
-    """What is minimised: errors of prices, bent (the trades' twice) and not, of acceptances, shedding and spreads."""
-    said, true, lmp, scale = outputs.bent_price, known.bent_price, known.inputs.lmp_per_kwh, model.target_scale
-    at_trades = model.network.trade_bus
+    """Errors of transformed prices (twice at the trades' buses), prices, acceptances, shedding and stated spreads."""
+    said, true = outputs.transformed_price, known.transformed_price
+    lmp, scale, at_trades = known.inputs.lmp_per_kwh, model.target_scale, model.network.trade_bus
     price = price_losses(said, true, lmp, scale, weights) + _huber((said - true)[:, at_trades] / scale, 0.1)
     acceptance = acceptance_losses(outputs.accepted_kw, known.accepted_kw, rating_kw, weights)
     shedding = F.binary_cross_entropy(outputs.shed_share.clamp(1e-6, 1 - 1e-6), known.shed_share)
@@ -100,13 +96,13 @@ def losses(
 
 
 def price_losses(said: Tensor, true: Tensor, lmp_per_kwh: Tensor, scale: Tensor, weights: TrainingSettings) -> Tensor:
-    """Of bent prices `[row, place]`, and of the prices that they stand for."""
-    prices = (unbend(said, lmp_per_kwh) - unbend(true, lmp_per_kwh)) / PRICE_UNIT_PER_KWH
+    """Errors of transformed prices `[row, place]`, and of the prices themselves."""
+    prices = (restore_price(said, lmp_per_kwh) - restore_price(true, lmp_per_kwh)) / PRICE_UNIT_PER_KWH
     return _huber((said - true) / scale, 0.1) + weights.price_weight * _huber(prices, 1.0)
 
 
 def acceptance_losses(said_kw: Tensor, true_kw: Tensor, rating_kw: Tensor, weights: TrainingSettings) -> Tensor:
-    """Of what is accepted `[row, trade]`, in shares of the ratings."""
+    """Errors of what is accepted `[row, trade]`, in shares of the ratings."""
     return weights.acceptance_weight * _huber((said_kw - true_kw) / rating_kw, 0.02)
 
 
@@ -116,7 +112,7 @@ def _huber(error: Tensor, beta: float) -> Tensor:
 
 @dataclass
 class Progress:
-    """Where a training stands: all that it goes on from."""
+    """Where a training stands, with all that is needed to resume it."""
 
     step: int
     history: list[dict[str, float]]
@@ -145,7 +141,7 @@ def train(
         InvalidCheckpoint: That is damaged, or of other settings.
         InvalidDataset: There are fewer samples than a batch has, or the loss is never finite.
     """
-    device = known.bent_price.device
+    device = known.transformed_price.device
     rating = torch.tensor(rating_kw, dtype=torch.float32, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, betas=BETAS)
     per_epoch = len(known) // settings.batch
@@ -207,7 +203,7 @@ def gradient_norms(model: DsoTransformer) -> list[Tensor]:
 
 
 def _learning_rate(step: int, settings: TrainingSettings) -> float:
-    """A short rise, then half a cosine down to nothing."""
+    """A linear warm-up times a cosine decay to zero."""
     rise = min(1.0, (step + 1) / settings.warmup_steps)
     return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
 
@@ -230,7 +226,7 @@ def validate(model: DsoTransformer, known: Tensors, rating_kw: Tensor, settings:
 def _begun(
     model: DsoTransformer, known: Tensors, validation: Tensors, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
-    """All that a training depends on: one that began with anything else is not gone on with."""
+    """All that a training depends on; an unfinished one that began with anything else is not resumed."""
     found = hashlib.sha256(repr(model.config).encode())
     for values in (*model.state_dict().values(), *known.all(), *validation.all()):
         found.update(values.cpu().numpy().tobytes())
@@ -268,70 +264,10 @@ def _resumed(
         raise InvalidCheckpoint(f"the unfinished training can't be read ({error}): {again}") from None
 
 
-@torch.no_grad()
-def calibrate(model: DsoTransformer, known: Tensors, coverage: float) -> None:
-    """Set the intervals for full information (split conformal).
-
-    They cover this share of samples that the model was not trained on, group by group.
-    """
-    ratios, groups = [], []
-    at_trades = model.network.trade_bus
-    for start in range(0, len(known), 1024):
-        batch = known.rows(slice(start, start + 1024))
-        outputs = model(batch.inputs, only_trades=True)
-        off = (outputs.bent_price - batch.bent_price[:, at_trades]).abs()
-        ratios.append((off / outputs.spread).flatten())
-        groups.append(model.group(batch.inputs, outputs).flatten())
-    model.interval[VIEWS.index("full")] = _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
-
-
-@torch.no_grad()
-def calibrate_local(model: DsoTransformer, rollout: Rollout, coverage: float) -> None:
-    """Set the intervals for what microgrids know in the market: those of others' proposals they have to guess.
-
-    For the interval that begins, and for later ones, of which they know the forecasts of the day before.
-    """
-    truth = as_tensor(rollout.truth.price_per_kwh)[:, model.network.trade_bus]
-    bent = torch.asinh((truth - as_tensor(rollout.truth.lmp_per_kwh)[:, None]) / PRICE_BEND_PER_KWH)
-    for view, question in (("local", rollout.question), ("ahead", rollout.early)):
-        model.interval[VIEWS.index(view)] = _intervals(model, rollout.public, question, bent, coverage)
-
-
-def _intervals(
-    model: DsoTransformer, public: Public, question: Question, bent_price: Tensor, coverage: float
-) -> Tensor:
-    """The intervals, group by group, that cover this share of the true bent prices `[row, trade]` above the LMP."""
-    ratios, groups = [], []
-    dso, n_agent = public.dso, len(model.network.trade_bus)
-    assert isinstance(dso, OpfDso)
-    asked = as_inputs(local_questions(question, dso.penalty))
-    for start in range(0, len(bent_price), 256):
-        of_rows = slice(start * n_agent, (start + 256) * n_agent)
-        inputs = Inputs(*[values[of_rows] for values in asked])
-        outputs = model(inputs, only_trades=True)
-        own = torch.arange(len(inputs.lmp_per_kwh)) % n_agent
-        each = torch.arange(len(own)), own
-        off = (outputs.bent_price[each] - bent_price[start : start + 256].flatten()).abs()
-        ratios.append(off / outputs.spread[each])
-        groups.append(model.group(inputs, outputs)[each])
-    return _quantiles(torch.cat(ratios), torch.cat(groups), coverage)
-
-
-def _quantiles(ratio: Tensor, group: Tensor, coverage: float) -> Tensor:
-    """The ratio of error to spread that so many of each group keep; the largest of all where a group is too small."""
-    found = ratio.max().repeat(N_GROUPS)
-    for k in range(N_GROUPS):
-        own = torch.sort(ratio[group == k]).values
-        rank = math.ceil((len(own) + 1) * coverage)
-        if rank <= len(own):
-            found[k] = own[rank - 1]
-    return found
-
-
 def new_model(dso: OpfDso, known: Tensors, config: ModelConfig, seed: int) -> DsoTransformer:
     """An untrained model with the normalisation that these samples need."""
     torch.manual_seed(seed)
-    model = DsoTransformer(dso, config).to(known.bent_price.device)
+    model = DsoTransformer(dso, config).to(known.transformed_price.device)
     first = known.rows(slice(0, 20_000))
-    model.normalise(first.inputs, first.bent_price[:, model.network.trade_bus])
+    model.normalise(first.inputs, first.transformed_price[:, model.network.trade_bus])
     return model

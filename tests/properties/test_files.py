@@ -22,8 +22,10 @@ from peergrid.baselines.training.lesson import CHECKPOINT
 from peergrid.baselines.training.sb3 import REPLAY, resume, save_checkpoint
 from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
-from peergrid.surrogate.dataset import MANIFEST, Sampling, load_subset, make_dataset
-from peergrid.surrogate.predictor import SHIPPED, WEIGHTS, load_predictor
+from peergrid.surrogate.checkpoint import SHIPPED, WEIGHTS
+from peergrid.surrogate.dataset import MANIFEST, load_subset, make_dataset
+from peergrid.surrogate.predictor import load_predictor
+from peergrid.surrogate.sampling import Sampling
 
 SHARE = settings(max_examples=2 * settings().max_examples)
 COSTLY = settings(max_examples=max(settings().max_examples // 3, 5))

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from peergrid.surrogate.correlations import TARGETS, pearson_by_bus, pearson_cells, pearson_markdown
-from peergrid.surrogate.dataset import Samples
+from peergrid.surrogate.report.correlations import TARGETS, pearson_by_bus, pearson_cells, pearson_markdown
+from peergrid.surrogate.samples import Samples
 
 BUS_NAMES = ("0", "a", "b")
 TRADE_BUS = np.array([2, 1])  # the first microgrid is at bus b

@@ -18,22 +18,12 @@ from peergrid.envs.profiles import SyntheticProfiles, evaluation_days, training_
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidDataset
-from peergrid.surrogate import dataset
-from peergrid.surrogate.dataset import (
-    MANIFEST,
-    PROPOSALS,
-    Samples,
-    Sampling,
-    Shard,
-    concatenate,
-    draw,
-    label,
-    load_subset,
-    make_dataset,
-    network_digest,
-    solar_factors,
-    write_whole,
-)
+from peergrid.surrogate import sampling
+from peergrid.surrogate.dataset import MANIFEST, load_subset, make_dataset, solar_factors
+from peergrid.surrogate.files import write_whole
+from peergrid.surrogate.questions import network_digest
+from peergrid.surrogate.samples import Samples, concatenate, label
+from peergrid.surrogate.sampling import PROPOSALS, Sampling, Shard, draw
 
 SCENARIO = "ieee33_communities"
 SUBSETS = {"train": Sampling(days=4), "test": Sampling(days=3, held_out_days=True)}
@@ -148,8 +138,7 @@ def test_every_label_is_what_the_dso_answers(questions):
 
 
 def test_labels_are_those_of_the_rounded_questions_that_are_kept(questions):
-    asked = {f.name: getattr(questions, f.name) for f in fields(Samples)[1:7]}
-    assert_same(label(build_dso(load_scenario(SCENARIO)), questions.hour, asked), questions)
+    assert_same(label(build_dso(load_scenario(SCENARIO)), questions.hour, questions.questions), questions)
 
 
 def test_another_solver_agrees_with_the_labels(questions):
@@ -253,7 +242,7 @@ def test_proposals_are_made_in_the_documented_shares(monkeypatch, questions):
     of_way = {}
     for way in PROPOSALS:
         # As many random numbers are drawn, so this is what everybody would have proposed in this way.
-        monkeypatch.setattr(dataset, "PROPOSALS", {name: float(name == way) for name in PROPOSALS})
+        monkeypatch.setattr(sampling, "PROPOSALS", {name: float(name == way) for name in PROPOSALS})
         of_way[way] = drawn(days=20).proposed_kw
     fits = {way: questions.proposed_kw == proposed for way, proposed in of_way.items()}
     assert np.any(list(fits.values()), axis=0).all()
@@ -276,13 +265,13 @@ def test_proposals_can_be_made_larger_than_the_microgrids_are(questions):
 
 
 def test_the_spread_of_the_sun_is_a_setting(monkeypatch):
-    suns, original = [], dataset._proposals
+    suns, original = [], sampling._proposals
 
     def recorded(params, idle: Interval, lmp, rng):
         suns.append(idle.pv_kw)
         return original(params, idle, lmp, rng)
 
-    monkeypatch.setattr(dataset, "_proposals", recorded)
+    monkeypatch.setattr(sampling, "_proposals", recorded)
     for spread in (0.0, 0.2, 3.0):
         drawn(Sampling(solar_spread=spread), days=20)
     plain, usual, wild = suns
@@ -300,13 +289,13 @@ def sunny(tmp_path_factory):
 
 
 def test_solar_factors_are_those_that_the_proposals_were_made_under(sunny, monkeypatch):
-    suns, original = [], dataset._proposals
+    suns, original = [], sampling._proposals
 
     def recorded(params, idle: Interval, lmp, rng):
         suns.append(idle.pv_kw)
         return original(params, idle, lmp, rng)
 
-    monkeypatch.setattr(dataset, "_proposals", recorded)
+    monkeypatch.setattr(sampling, "_proposals", recorded)
     factor = solar_factors(sunny, load_scenario(SCENARIO), "train")
     for number, days in enumerate((4, 3)):
         draw(Shard(load_scenario(SCENARIO), "train", Sampling(hours=(2, 9, 12), solar_spread=0.0), 5, number, days))
@@ -320,7 +309,7 @@ def test_solar_factors_are_those_that_the_proposals_were_made_under(sunny, monke
 def test_solar_factors_of_other_questions_are_not_made_up(sunny, monkeypatch):
     with pytest.raises(InvalidDataset, match="other questions than are drawn for ieee33"):
         solar_factors(sunny, load_scenario("ieee33"), "train")
-    monkeypatch.setattr(dataset, "PROPOSALS", {name: 0.2 for name in PROPOSALS})
+    monkeypatch.setattr(sampling, "PROPOSALS", {name: 0.2 for name in PROPOSALS})
     with pytest.raises(InvalidDataset, match="make it anew"):
         solar_factors(sunny, load_scenario(SCENARIO), "train")
 
@@ -335,7 +324,8 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_that_was_killed_goes_on_where_it_was(undisturbed, tmp_path):
     program = (
-        "import sys; from pathlib import Path; from peergrid.surrogate.dataset import Sampling, make_dataset\n"
+        "import sys; from pathlib import Path; from peergrid.surrogate.dataset import make_dataset\n"
+        "from peergrid.surrogate.sampling import Sampling\n"
         f"make_dataset(Path(sys.argv[1]), {SCENARIO!r}, {DAY_BY_DAY!r}, shard_days=1, workers=2)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL) as process:
@@ -393,7 +383,8 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk_is(tmp_path):
     pytest.importorskip("resource")
     program = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from peergrid.surrogate.dataset import Sampling, make_dataset\n"
+        "from peergrid.surrogate.dataset import make_dataset\n"
+        "from peergrid.surrogate.sampling import Sampling\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "make_dataset(Path(sys.argv[1]), 'ieee33', {'train': Sampling(days=1)}, workers=1)"

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 from peergrid.envs.scenario import build_dso, load_scenario
-from peergrid.surrogate.correlations import pearson_by_bus, pearson_markdown
 from peergrid.surrogate.dataset import load_subset
+from peergrid.surrogate.report.correlations import pearson_by_bus, pearson_markdown
 
 
 def test_the_command_needs_no_model_and_prints_the_table_of_the_page(tmp_path):

@@ -1,18 +1,23 @@
 """The report on the transformer: figures by hand, plain methods within bounds, a search that only gets worse."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
-from peergrid.surrogate import evaluate
-from peergrid.surrogate.correlations import pearson_by_bus
-from peergrid.surrogate.dataset import Samples, Sampling, Shard, draw, label, load_subset, make_dataset
-from peergrid.surrogate.evaluate import acceptance_error, adversarial, answers_of, score
+from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import DsoTransformer, ModelConfig
-from peergrid.surrogate.plain import Answers, Intervals, mlp, nearest_sample, no_curtailment, plain_methods
+from peergrid.surrogate.questions import Answers
+from peergrid.surrogate.report import writing
+from peergrid.surrogate.report.correlations import pearson_by_bus
+from peergrid.surrogate.report.plain import mlp, nearest_sample, no_curtailment, plain_methods
+from peergrid.surrogate.report.scores import score
+from peergrid.surrogate.report.trials import acceptance_error, adversarial, answers_of
+from peergrid.surrogate.samples import Samples, label
+from peergrid.surrogate.sampling import Sampling, Shard, draw
 from peergrid.surrogate.training import GRADIENTS_OF_PARTS
 
 RATING_KW = np.array([100.0, 100.0])
@@ -38,8 +43,9 @@ def truth():
     )
 
 
-def intervals(answers, room_kw, room_per_kwh):
-    return Intervals(
+def with_intervals(answers, room_kw, room_per_kwh):
+    return replace(
+        answers,
         accepted_low_kw=answers.accepted_kw - room_kw,
         accepted_high_kw=answers.accepted_kw + room_kw,
         price_low_per_kwh=answers.price_per_kwh - room_per_kwh,
@@ -84,9 +90,7 @@ def test_intervals_cover_what_lies_in_them(truth):
         accepted_kw=np.array([[70, -50], [60, 0], [7, 7]], dtype=np.float32),
         price_per_kwh=np.array([[0.2, 0.3], [0.7, 0.0], [0.0, 0.0]], dtype=np.float32),
     )
-    bands = intervals(said, room_kw=15.0, room_per_kwh=0.1)
-    said = Answers(accepted_kw=said.accepted_kw, price_per_kwh=said.price_per_kwh, intervals=bands)
-    found = score(truth, said, RATING_KW, TRADE_BUS).coverage
+    found = score(truth, with_intervals(said, room_kw=15.0, room_per_kwh=0.1), RATING_KW, TRADE_BUS).coverage
     assert (found.accepted, found.accepted_curtailed) == (0.75, 1.0)
     assert found.price == pytest.approx(2 / 3)
     assert (found.width_share_of_rating, found.width_per_kwh) == (pytest.approx(0.3), pytest.approx(0.2))
@@ -147,19 +151,18 @@ def test_the_adversary_only_makes_things_worse(network):
     assert (np.abs(found.proposed_kw) <= np.maximum(rating_kw, np.abs(start.proposed_kw)) + 1e-3).all()
     scale = found.load_kw.sum(axis=1) / start.load_kw.sum(axis=1)
     assert (scale > 0.8 - 1e-5).all() and (scale < 1.1 + 1e-5).all()
-    asked = {name: getattr(found, name) for name in evaluate.Inputs._fields}
-    np.testing.assert_allclose(label(dso, found.hour, asked).accepted_kw, found.accepted_kw, atol=1e-2)
+    np.testing.assert_allclose(label(dso, found.hour, found.questions).accepted_kw, found.accepted_kw, atol=1e-2)
 
 
 def test_the_report_holds_tables_figures_and_plain_numbers(network, tmp_path, monkeypatch):
     dso, _, model, rating_kw = network
     subsets = {"train": Sampling(days=2), "test": Sampling(days=1, held_out_days=True)}
     make_dataset(tmp_path / "data", "ieee33", subsets, workers=1)
-    monkeypatch.setattr(evaluate, "run_times", lambda *_: {"transformer, 1 at once": 1e-3})
+    monkeypatch.setattr(writing, "run_times", lambda *_: {"transformer, 1 at once": 1e-3})
     keys = ("step", "train_loss", "validation_loss", "gradient_norm", "learning_rate", *GRADIENTS_OF_PARTS.values())
     history = [dict.fromkeys(keys, 1.0), dict.fromkeys(keys, 2.0)]
     scenario = load_scenario("ieee33")
-    found = evaluate.report(tmp_path, model, dso, rating_kw, tmp_path / "data", scenario, history, mlp_steps=2, days=1)
+    found = writing.report(tmp_path, model, dso, rating_kw, tmp_path / "data", scenario, history, mlp_steps=2, days=1)
     output = tmp_path / "report"
     assert json.loads((output / "metrics.json").read_text()) == found
     test = load_subset(tmp_path / "data", "test")

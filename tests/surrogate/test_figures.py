@@ -5,9 +5,9 @@ import pytest
 from matplotlib.text import Text
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
-from peergrid.surrogate import figures
-from peergrid.surrogate.dataset import Sampling, Shard, draw
 from peergrid.surrogate.model import PARTS
+from peergrid.surrogate.report import figures
+from peergrid.surrogate.sampling import Sampling, Shard, draw
 from peergrid.surrogate.training import GRADIENTS_OF_PARTS
 
 PAGE_PX, LEAST_PT = 740, 9.0

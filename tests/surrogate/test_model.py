@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.power_flow import solve_power_flow
-from peergrid.surrogate.dataset import Sampling, Shard, draw
-from peergrid.surrogate.model import FEATURES, N_GROUPS, DsoTransformer, Inputs, ModelConfig, bend, unbend
-from peergrid.surrogate.transfer import transferred
+from peergrid.surrogate.model import FEATURES, N_GROUPS, DsoTransformer, ModelConfig, restore_price, transform_price
+from peergrid.surrogate.report.transfer import transferred
+from peergrid.surrogate.sampling import Sampling, Shard, draw
 
 SCENARIO = "ieee33_communities"
 SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=32)
@@ -23,7 +25,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def inputs(samples):
-    return Inputs(*[torch.tensor(getattr(samples, name)) for name in Inputs._fields])
+    return samples.questions.each(torch.tensor)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,8 @@ def test_lossless_features_are_those_of_a_power_flow_on_a_feeder_with_hardly_any
     # A thousandth of the power has a thousandth of the voltage drop, and a millionth of the losses.
     dso = build_dso(load_scenario(SCENARIO))
     feeder, share = dso.feeder, 1e-3
-    few = Inputs(
-        *[x * share if name.endswith(("_kw", "_kvar")) else x for name, x in zip(Inputs._fields, inputs, strict=True)]
-    )
+    powers = {name: x * share for name, x in inputs.columns().items() if name.endswith(("_kw", "_kvar"))}
+    few = replace(inputs, **powers)
     found = dict(zip(FEATURES, model.network.features(few).double().unbind(-1), strict=True))
     at_trades = np.zeros_like(samples.load_kw, dtype=float)
     np.add.at(at_trades, (slice(None), dso.trade_bus), samples.proposed_kw.astype(float))
@@ -49,9 +50,9 @@ def test_lossless_features_are_those_of_a_power_flow_on_a_feeder_with_hardly_any
         np.testing.assert_allclose(found[f"squared lossless voltage {name}"] - feeder.v_source_pu**2, drop, atol=1e-6)
 
 
-def test_bent_prices_come_back(inputs, samples):
+def test_transformed_prices_come_back(inputs, samples):
     price = torch.tensor(samples.price_per_kwh)
-    again = unbend(bend(price, inputs.lmp_per_kwh), inputs.lmp_per_kwh)
+    again = restore_price(transform_price(price, inputs.lmp_per_kwh), inputs.lmp_per_kwh)
     assert torch.allclose(again, price, rtol=1e-4, atol=1e-5)
 
 

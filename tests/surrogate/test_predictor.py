@@ -21,27 +21,25 @@ from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario, scenario_names
 from peergrid.grid.dso import UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidQuery
-from peergrid.surrogate import predictor
-from peergrid.surrogate.dataset import Samples, Sampling, Shard, concatenate, draw
-from peergrid.surrogate.model import DsoTransformer, Inputs, ModelConfig, bend
+from peergrid.surrogate import checkpoint, predictor
+from peergrid.surrogate.checkpoint import WEIGHTS, load_model, save_model, shipped_scenarios
+from peergrid.surrogate.model import DsoTransformer, ModelConfig, transform_price
 from peergrid.surrogate.predictor import (
     ROWS_AT_ONCE,
-    WEIGHTS,
-    Predicted,
     TransformerPredictor,
     auto,
-    load_model,
     load_predictor,
     predict,
-    save_model,
-    shipped_scenarios,
     transformer,
 )
+from peergrid.surrogate.questions import Answers, Questions
+from peergrid.surrogate.samples import Samples, concatenate
+from peergrid.surrogate.sampling import Sampling, Shard, draw
 
 SCENARIO = "ieee33_communities"
 RATING_KW = build_microgrids(load_scenario(SCENARIO)).rating_kw
 SMALL = ModelConfig(width=16, layers=2, heads=2, feed_forward=32)
-NAMES = [f.name for f in fields(Predicted)]
+NAMES = [f.name for f in fields(Answers)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,14 +59,6 @@ def assert_close(found, expected, name) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2 if name.endswith("_kw") else 1e-5, err_msg=name)
 
 
-def inputs_of(samples: Samples) -> Inputs:
-    return Inputs(*[torch.tensor(getattr(samples, name)) for name in Inputs._fields])
-
-
-def asked_of(samples: Samples) -> dict[str, np.ndarray]:
-    return {name: getattr(samples, name) for name in Inputs._fields}
-
-
 @pytest.fixture(scope="module")
 def samples():
     return drawn()
@@ -84,17 +74,17 @@ def model(dso, samples):
     """Not trained, but scaled to the data, so that prices and acceptances differ from row to row."""
     torch.manual_seed(0)
     model = DsoTransformer(dso, SMALL)
-    inputs = inputs_of(samples)
+    inputs = samples.questions.each(torch.tensor)
     with torch.no_grad():
-        model.normalise(inputs, bend(torch.tensor(samples.price_per_kwh), inputs.lmp_per_kwh))
+        model.normalise(inputs, transform_price(torch.tensor(samples.price_per_kwh), inputs.lmp_per_kwh))
         model.interval.copy_(torch.linspace(0.2, 1.0, model.interval.numel()).reshape(model.interval.shape))
         model.heads.weight[0] *= 12.0
     return model
 
 
 @pytest.fixture(scope="module")
-def predicted(model, samples) -> Predicted:
-    return predict(model, asked_of(samples))
+def predicted(model, samples) -> Answers:
+    return predict(model, samples.questions)
 
 
 @pytest.fixture
@@ -127,7 +117,7 @@ def test_what_is_written_is_read_to_the_last_bit(file, model, dso, samples, pred
     assert read.config == SMALL != ModelConfig()
     for name, values in model.state_dict().items():
         assert torch.equal(read.state_dict()[name], values), name
-    again = predict(read, asked_of(samples))
+    again = predict(read, samples.questions)
     for name in NAMES:
         np.testing.assert_array_equal(getattr(again, name), getattr(predicted, name), err_msg=name)
     with safe_open(file, framework="pt") as content:
@@ -408,9 +398,9 @@ def test_predictions_lie_within_their_bounds(samples, predicted):
 def test_a_row_alone_and_in_a_batch_agree(model, samples, predicted):
     many = concatenate([samples] * (1 + 2 * ROWS_AT_ONCE // len(samples)))
     assert len(many) > 2 * ROWS_AT_ONCE
-    batch = predict(model, asked_of(many))
+    batch = predict(model, many.questions)
     for i in (0, 1, 19, len(samples) - 1):
-        alone = predict(model, asked_of(samples.rows(slice(i, i + 1))))
+        alone = predict(model, samples.rows(slice(i, i + 1)).questions)
         for name in NAMES:
             (one,) = getattr(alone, name)
             assert_close(getattr(predicted, name)[i], one, name)
@@ -419,7 +409,7 @@ def test_a_row_alone_and_in_a_batch_agree(model, samples, predicted):
 
 
 def test_the_answer_for_trades_alone_is_part_of_the_full_one(model, dso, samples, predicted):
-    short = predict(model, asked_of(samples), only_trades=True)
+    short = predict(model, samples.questions, only_trades=True)
     for name in NAMES:
         full = getattr(predicted, name)
         expected = full if name.startswith("accepted") else full[:, dso.trade_bus]
@@ -429,14 +419,14 @@ def test_the_answer_for_trades_alone_is_part_of_the_full_one(model, dso, samples
 
 def test_questions_are_read_as_they_come(model, samples, predicted):
     """Double precision, arrays that may not be written to, views, a model in training, no row at all."""
-    asked = {name: values.astype(float) for name, values in asked_of(samples).items()}
-    for values in asked.values():
+    asked = samples.questions.each(lambda values: values.astype(float))
+    for values in asked.columns().values():
         values.setflags(write=False)
-    frozen = {name: values.astype(np.float32) for name, values in asked.items()}
-    for values in frozen.values():
+    frozen = asked.each(lambda values: values.astype(np.float32))
+    for values in frozen.columns().values():
         values.setflags(write=False)
     model.train()
-    found = [predict(model, asked), predict(model, frozen), predict(model, {n: x[::-1] for n, x in asked.items()})]
+    found = [predict(model, asked), predict(model, frozen), predict(model, asked.rows(slice(None, None, -1)))]
     assert model.training
     model.eval()
     for name in NAMES:
@@ -444,7 +434,7 @@ def test_questions_are_read_as_they_come(model, samples, predicted):
         np.testing.assert_array_equal(getattr(found[0], name), expected, err_msg=name)
         np.testing.assert_array_equal(getattr(found[1], name), expected, err_msg=name)
         assert_close(getattr(found[2], name)[::-1], expected, name)
-    none = predict(model, {name: values[:0] for name, values in asked.items()})
+    none = predict(model, asked.rows(slice(0)))
     assert none.accepted_kw.shape == (0, 4) and none.price_per_kwh.shape == (0, 33)
 
 
@@ -454,7 +444,7 @@ def test_the_exact_price_gives_the_exact_acceptance(scenario):
     known, samples = load_scenario(scenario), drawn(scenario)
     dso, rating_kw = build_dso(known), build_microgrids(known).rating_kw
     prices = torch.tensor(samples.price_per_kwh[:, dso.trade_bus])
-    accepted = DsoTransformer(dso, SMALL).network.accepted(inputs_of(samples), prices).numpy()
+    accepted = DsoTransformer(dso, SMALL).network.accepted(samples.questions.each(torch.tensor), prices).numpy()
     assert (samples.status == 0).all()
     assert (np.abs(accepted - samples.accepted_kw) < 0.01 * rating_kw).all()
     share_cut = np.abs(samples.proposed_kw - samples.accepted_kw) / rating_kw
@@ -479,14 +469,14 @@ def test_it_answers_what_is_supposed_of_every_interval_with_intervals_of_their_o
         proposed[agent] = asked[row, agent, option]
         found = predict(
             model,
-            {
-                "load_kw": coming.load_kw[row, ahead][None],
-                "load_kvar": coming.load_kvar[row, ahead][None],
-                "proposed_kw": proposed[None],
-                "lmp_per_kwh": coming.lmp_per_kwh[row, ahead][None],
-                "lambda_corr_per_kw2h": np.array([dso.penalty.lambda_corr_per_kw2h]),
-                "c_ls_per_kw2h": np.array([dso.penalty.c_ls_per_kw2h]),
-            },
+            Questions(
+                load_kw=coming.load_kw[row, ahead][None],
+                load_kvar=coming.load_kvar[row, ahead][None],
+                proposed_kw=proposed[None],
+                lmp_per_kwh=coming.lmp_per_kwh[row, ahead][None],
+                lambda_corr_per_kw2h=np.array([dso.penalty.lambda_corr_per_kw2h]),
+                c_ls_per_kw2h=np.array([dso.penalty.c_ls_per_kw2h]),
+            ),
             view=("local", "ahead")[ahead],
         )
         at = {"accepted": agent, "price": dso.trade_bus[agent]}
@@ -524,7 +514,7 @@ def test_a_file_of_weights_serves_an_environment(file, model, dso):
 @pytest.fixture
 def shipped(monkeypatch, tmp_path, model, dso):
     """Weights for one scenario, where those that come with the package are looked for."""
-    monkeypatch.setattr(predictor, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
     predictor._LOADED.clear()
     predictor._CHOSEN.clear()
     predictor._TOLD.clear()
@@ -585,7 +575,7 @@ def test_an_operator_that_solves_nothing_is_not_predicted(shipped):
 def test_intervals_end_where_no_price_is(model, samples):
     wide = copy.deepcopy(model)
     wide.interval.fill_(1e3)
-    found = predict(wide, asked_of(samples))
+    found = predict(wide, samples.questions)
     lmp = samples.lmp_per_kwh[:, None]
     assert (found.price_high_per_kwh <= np.maximum(found.price_per_kwh, lmp + 10.0) + 1e-3).all()
     assert (found.price_low_per_kwh >= np.minimum(found.price_per_kwh, lmp - 10.0) - 1e-3).all()

@@ -15,15 +15,16 @@ import torch
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.errors import InvalidCheckpoint
-from peergrid.surrogate.dataset import Sampling, load_subset, make_dataset
+from peergrid.surrogate.calibration import calibrate
+from peergrid.surrogate.checkpoint import WEIGHTS, load_model
+from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import PARTS, DsoTransformer, ModelConfig
-from peergrid.surrogate.predictor import WEIGHTS, load_model
+from peergrid.surrogate.sampling import Sampling
 from peergrid.surrogate.settings import TrainingSettings
 from peergrid.surrogate.training import (
     GRADIENTS_OF_PARTS,
     UNFINISHED,
     Tensors,
-    calibrate,
     gradient_norms,
     losses,
     new_model,
@@ -144,7 +145,7 @@ def test_intervals_cover_what_they_are_calibrated_on(dso, parts, tmp_path):
     calibrate(model, parts[1], coverage=0.8)
     with torch.no_grad():
         found = model(parts[1].inputs, only_trades=True)
-    off = (found.bent_price - parts[1].bent_price[:, model.network.trade_bus]).abs()
+    off = (found.transformed_price - parts[1].transformed_price[:, model.network.trade_bus]).abs()
     covered = (off <= model.half_width(parts[1].inputs, found, "full")).float().mean()
     assert 0.8 <= covered <= 0.86
 

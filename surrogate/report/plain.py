@@ -2,11 +2,11 @@
 
     no curtailment            everything is accepted, at the LMP
     nearest sample            the answer to the training question nearest to this one
-    linear regression         corrections and bent prices, least squares
+    linear regression         corrections and transformed prices, least squares
     MLP                       the same two, a perceptron with as many weights as the transformer
-    MLP, price rule           bent prices from such a perceptron, acceptances by the transformer's optimality condition
+    MLP, price rule           transformed prices from such a perceptron, acceptances from them as in the transformer
 
-Whatever they say, what is accepted lies between nothing and the proposal, and bent prices within those of training.
+All of them keep acceptances between nothing and the proposal, and transformed prices within the range of training.
 """
 
 from __future__ import annotations
@@ -21,33 +21,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from peergrid.surrogate.dataset import Samples
-from peergrid.surrogate.model import DsoTransformer, Inputs, bend, unbend
+from peergrid.surrogate.model import DsoTransformer, restore_price, transform_price
+from peergrid.surrogate.questions import Answers, Questions
+from peergrid.surrogate.samples import Samples
 from peergrid.surrogate.settings import TrainingSettings
 from peergrid.surrogate.training import BETAS, acceptance_losses, price_losses
 
 # Distances to so many questions at once: more no longer fit the memory of a small machine.
 QUESTIONS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Intervals:
-    """Where the answers are said to lie."""
-
-    accepted_low_kw: Float[np.ndarray, "row trade"]
-    accepted_high_kw: Float[np.ndarray, "row trade"]
-    price_low_per_kwh: Float[np.ndarray, "row trade"]
-    price_high_per_kwh: Float[np.ndarray, "row trade"]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Answers:
-    """What a method says to questions: acceptances, prices at the trades' buses, and shedding if it predicts any."""
-
-    accepted_kw: Float[np.ndarray, "row trade"]
-    price_per_kwh: Float[np.ndarray, "row trade"]
-    shed_kw: Float[np.ndarray, "row bus"] | None = None
-    intervals: Intervals | None = None
 
 
 Method = Callable[[Samples], Answers]
@@ -99,21 +80,21 @@ def nearest_sample(train: Samples, model: DsoTransformer) -> Method:
 
 
 def linear_regression(train: Samples, model: DsoTransformer) -> Method:
-    """Least squares from standardised inputs and a constant to corrections and bent prices."""
-    scale, bent = _Scale.of(train), _bent_price(train, model)
-    n_trade, ends = bent.shape[1], (bent.min(), bent.max())
+    """Least squares from standardised inputs and a constant to corrections and transformed prices."""
+    scale, transformed = _Scale.of(train), _transformed_price(train, model)
+    n_trade, ends = transformed.shape[1], (transformed.min(), transformed.max())
 
     def with_constant(samples: Samples) -> Float[np.ndarray, "row feature"]:
         return np.pad(scale(samples).astype(float), ((0, 0), (0, 1)), constant_values=1.0)
 
-    targets = np.concatenate([train.proposed_kw - train.accepted_kw, bent], axis=1)
+    targets = np.concatenate([train.proposed_kw - train.accepted_kw, transformed], axis=1)
     weights = np.linalg.lstsq(with_constant(train), targets, rcond=None)[0]
 
     def answer(samples: Samples) -> Answers:
         found = (with_constant(samples) @ weights).astype(np.float32)
         return Answers(
             accepted_kw=_corrected(samples, found[:, :n_trade]),
-            price_per_kwh=_unbent(samples, found[:, n_trade:].clip(*ends)),
+            price_per_kwh=_restored(samples, found[:, n_trade:].clip(*ends)),
         )
 
     return answer
@@ -134,21 +115,23 @@ def mlp(
         has_price_rule: It predicts prices alone, and acceptances follow from them as in the model.
     """
     scale = _Scale.of(train)
-    x, bent = torch.from_numpy(scale(train)), torch.from_numpy(_bent_price(train, model))
+    x, transformed = torch.from_numpy(scale(train)), torch.from_numpy(_transformed_price(train, model))
     known, accepted = _tensors(train), torch.from_numpy(train.accepted_kw)
     rating = torch.tensor(rating_kw, dtype=torch.float32)
-    n_trade, ends, spread = bent.shape[1], (float(bent.min()), float(bent.max())), bent.std()
+    n_trade, spread = transformed.shape[1], transformed.std()
+    ends = float(transformed.min()), float(transformed.max())
     n_out = n_trade if has_price_rule else 2 * n_trade
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _perceptron(x.shape[1], n_out, sum(p.numel() for p in model.parameters()))
 
-    def predict(x: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def predict(x: Tensor, inputs: Questions[Tensor]) -> tuple[Tensor, Tensor]:
         found = network(x)
-        bent_price = (found[:, :n_trade] * spread).clamp(*ends)
+        transformed_price = (found[:, :n_trade] * spread).clamp(*ends)
         if has_price_rule:
-            return model.network.accepted(inputs, unbend(bent_price, inputs.lmp_per_kwh)), bent_price
-        return inputs.proposed_kw - found[:, n_trade:] * rating, bent_price
+            price = restore_price(transformed_price, inputs.lmp_per_kwh)
+            return model.network.accepted(inputs, price), transformed_price
+        return inputs.proposed_kw - found[:, n_trade:] * rating, transformed_price
 
     # Batches, rates and losses are those of the model, as far as trades go.
     weights = TrainingSettings()
@@ -159,9 +142,9 @@ def mlp(
     generator = torch.Generator().manual_seed(seed)
     for _ in tqdm(range(steps), desc="MLP", unit="step", disable=None, leave=False):
         rows = torch.randint(len(x), (weights.batch,), generator=generator)
-        accepted_now, bent_now = predict(x[rows], Inputs(*[values[rows] for values in known]))
+        accepted_now, transformed_now = predict(x[rows], known.rows(rows))
         lmp = known.lmp_per_kwh[rows]
-        price_loss = price_losses(bent_now, bent[rows], lmp, spread, weights)
+        price_loss = price_losses(transformed_now, transformed[rows], lmp, spread, weights)
         acceptance_loss = acceptance_losses(accepted_now, accepted[rows], rating, weights)
         optimizer.zero_grad()
         torch.autograd.backward(price_loss + acceptance_loss)
@@ -171,10 +154,10 @@ def mlp(
 
     @torch.no_grad()
     def answer(samples: Samples) -> Answers:
-        accepted_kw, bent_price = predict(torch.from_numpy(scale(samples)), _tensors(samples))
+        accepted_kw, transformed_price = predict(torch.from_numpy(scale(samples)), _tensors(samples))
         return Answers(
             accepted_kw=_corrected(samples, samples.proposed_kw - accepted_kw.numpy()),
-            price_per_kwh=_unbent(samples, bent_price.numpy()),
+            price_per_kwh=_restored(samples, transformed_price.numpy()),
         )
 
     return answer
@@ -218,21 +201,22 @@ def _perceptron(n_in: int, n_out: int, n_weights: int) -> nn.Sequential:
     )
 
 
-def _tensors(samples: Samples) -> Inputs:
-    return Inputs(*[torch.from_numpy(np.ascontiguousarray(getattr(samples, name))) for name in Inputs._fields])
+def _tensors(samples: Samples) -> Questions[Tensor]:
+    return samples.questions.each(lambda values: torch.from_numpy(np.ascontiguousarray(values)))
 
 
 def _trade_bus(model: DsoTransformer) -> np.ndarray:
     return model.network.trade_bus.numpy()
 
 
-def _bent_price(samples: Samples, model: DsoTransformer) -> Float[np.ndarray, "row trade"]:
+def _transformed_price(samples: Samples, model: DsoTransformer) -> Float[np.ndarray, "row trade"]:
     price, lmp = (torch.from_numpy(np.ascontiguousarray(x)) for x in (samples.price_per_kwh, samples.lmp_per_kwh))
-    return bend(price, lmp)[:, model.network.trade_bus].numpy()
+    return transform_price(price, lmp)[:, model.network.trade_bus].numpy()
 
 
-def _unbent(samples: Samples, bent_price: Float[np.ndarray, "row trade"]) -> Float[np.ndarray, "row trade"]:
-    return unbend(torch.from_numpy(bent_price), torch.from_numpy(np.ascontiguousarray(samples.lmp_per_kwh))).numpy()
+def _restored(samples: Samples, transformed_price: Float[np.ndarray, "row trade"]) -> Float[np.ndarray, "row trade"]:
+    lmp = torch.from_numpy(np.ascontiguousarray(samples.lmp_per_kwh))
+    return restore_price(torch.from_numpy(transformed_price), lmp).numpy()
 
 
 def _corrected(samples: Samples, correction_kw: Float[np.ndarray, "row trade"]) -> Float[np.ndarray, "row trade"]:

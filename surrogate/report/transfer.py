@@ -1,4 +1,4 @@
-"""What a trained transformer is worth on another feeder: as it is, and after some training there."""
+"""What a trained transformer is worth on another feeder, without and with some training there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 
 from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import OpfDso
-from peergrid.surrogate.dataset import Samples, Sampling, load_subset, make_dataset
+from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import DsoTransformer
+from peergrid.surrogate.samples import Samples
+from peergrid.surrogate.sampling import Sampling
 from peergrid.surrogate.settings import KNOWN_HOURS, SurrogateSettings
 from peergrid.surrogate.training import Tensors, new_model, train
 

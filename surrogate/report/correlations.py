@@ -1,4 +1,4 @@
-"""How inputs and targets of the data set go together: Pearson's coefficients, at each microgrid's bus."""
+"""How inputs and targets of the data set are correlated: Pearson's coefficients at each microgrid's bus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.surrogate.dataset import Samples
+from peergrid.surrogate.samples import Samples
 
 TARGETS = ("correction", "nodal price", "shedding")
 LEAST_SPREAD_KW = 1e-2

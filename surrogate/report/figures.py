@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from peergrid.grid.feeder import Feeder
-from peergrid.surrogate.correlations import features_of_trades, targets_of_trades
-from peergrid.surrogate.dataset import Samples
-from peergrid.surrogate.plain import Answers
+from peergrid.surrogate.questions import Answers
+from peergrid.surrogate.report.correlations import features_of_trades, targets_of_trades
+from peergrid.surrogate.samples import Samples
 from peergrid.surrogate.training import GRADIENTS_OF_PARTS
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
