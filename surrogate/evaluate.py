@@ -294,15 +294,7 @@ def _told(prediction: Prediction) -> Answers:
 
 def run_times(model: DsoTransformer, dso: OpfDso, samples: Samples) -> dict[str, float]:
     """Seconds per query of the transformer, for the trades' buses, and of exact solvers; medians, on one thread."""
-    conic = OpfDso(
-        dso.feeder,
-        dso.trade_bus,
-        generators=dso.generators,
-        penalty=dso.penalty,
-        upper_voltage=dso.upper_voltage,
-        substation_limit_kva=dso.substation_limit_kva,
-        solver="conic",
-    )
+    conic = dso.with_solver("conic")
     known = _questions(samples.rows(np.arange(max(ROWS_TIMED)) % len(samples)))
 
     def first(n: int) -> dict[str, np.ndarray]:

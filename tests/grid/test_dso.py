@@ -97,7 +97,7 @@ def test_a_response_never_enlarges_or_reverses_a_proposal(random_proposals):
 def test_the_ac_power_flow_confirms_voltages_currents_losses_and_limits(random_proposals):
     dso, asked, response = random_proposals
     np.testing.assert_array_equal(response.status, DsoStatus.OPTIMAL)
-    physics = dispatch_power_flow(dso, response, dso.problem(asked))
+    physics = dispatch_power_flow(dso.layout, response, dso.problem(asked))
     np.testing.assert_allclose(response.voltage_pu, physics.voltage_pu, atol=1e-6)
     np.testing.assert_allclose(response.current_a, physics.current_a, atol=1e-3)
     np.testing.assert_allclose(response.losses_kw, physics.losses_kw, atol=1e-3)
@@ -162,7 +162,7 @@ def test_plain_upper_voltage_says_that_it_is_not_tight_and_shows_the_ac_voltages
     np.testing.assert_array_equal(response.status, [DsoStatus.RELAXATION_NOT_TIGHT, DsoStatus.OPTIMAL])
     assert response.relaxation_gap_pu[0] > 1e-2
     assert "its prices are not to be trusted" in DsoStatus(response.status[0]).sentence
-    physics = dispatch_power_flow(dso, response, dso.problem(asked))
+    physics = dispatch_power_flow(dso.layout, response, dso.problem(asked))
     assert response.voltage_pu[0].max() > 1.055
     for name in ("voltage_pu", "flow_kw", "flow_kvar", "current_a", "losses_kw", "substation_kw", "substation_kvar"):
         np.testing.assert_array_equal(getattr(response, name)[0], getattr(physics, name)[0], err_msg=name)
