@@ -40,7 +40,7 @@ from peergrid.envs.scenario import (
     load_scenario,
     scenario_from_dict,
 )
-from peergrid.grid.dso import DsoQuery, OpfDso
+from peergrid.grid.dso import DsoQuery, OpfDso, is_curtailed
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.correlations import TARGETS, Pearson, pearson_by_bus, pearson_cells
 from peergrid.surrogate.dataset import MANIFEST, Samples, label, load_subset, solar_factors, write_whole
@@ -55,7 +55,6 @@ from peergrid.surrogate.transfer import transfer
 TRANSFORMER = "transformer"
 CURVES = "training.json"
 SETS = ("test", "unseen hours", "load x1.2", "load x0.6", "size x2", "size x4")
-CURTAILED_SHARE = 0.01  # of the rating: less is accepted, by the market's own reckoning
 FULLY_SHED_SHARE = 0.99  # of the load: what is left there is priced by chance
 # The exact acceptance may miss its interval by this share of the rating, which is the exact solver's own error.
 COVERAGE_TOLERANCE = 1e-4
@@ -117,8 +116,8 @@ def score(samples: Samples, answers: Answers, rating_kw: Float[np.ndarray, " tra
     price, load = samples.price_per_kwh[solved][:, trade_bus], samples.load_kw[solved][:, trade_bus]
     said_accepted, said_price = answers.accepted_kw[solved], answers.price_per_kwh[solved]
     correction, said_correction = proposed - accepted, proposed - said_accepted
-    threshold = CURTAILED_SHARE * rating_kw
-    cut, said_cut = np.abs(correction) > threshold, np.abs(said_correction) > threshold
+    cut = is_curtailed(proposed, accepted, rating_kw)
+    said_cut = is_curtailed(proposed, said_accepted, rating_kw)
     is_shed = (load > 0) & (samples.shed_kw[solved][:, trade_bus] >= FULLY_SHED_SHARE * load)
     mae = float(np.mean(np.abs(said_accepted - accepted) / rating_kw))
     hits = float((cut & said_cut).sum())

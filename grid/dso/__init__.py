@@ -3,7 +3,7 @@
 Gradients of its responses stand in `peergrid.grid.dso.gradient`, which loads the solver that has them.
 """
 
-from peergrid.grid.dso.acceptance import accepted_at_price
+from peergrid.grid.dso.acceptance import accepted_at_price, is_curtailed
 from peergrid.grid.dso.answering import TIGHT_PU, dispatch_power_flow
 from peergrid.grid.dso.layout import DeviceLayout
 from peergrid.grid.dso.operators import Dso, OpfDso, UncheckedDso
@@ -27,4 +27,5 @@ __all__ = [
     "UncheckedDso",
     "accepted_at_price",
     "dispatch_power_flow",
+    "is_curtailed",
 ]

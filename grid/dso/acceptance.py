@@ -1,8 +1,22 @@
-"""How much of a proposal the operator accepts where the nodal price is known."""
+"""How much of a proposal the operator accepts where the nodal price is known, and what counts as curtailed."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+CURTAILED_SHARE = 0.01  # of a microgrid's rating; less is the solver's rounding
+
+
+def is_curtailed(
+    proposed_kw: Float[np.ndarray, "*batch trade"],
+    accepted_kw: Float[np.ndarray, "*batch trade"],
+    rating_kw: Float[np.ndarray, "*#batch trade"],
+) -> Bool[np.ndarray, "*batch trade"]:
+    """Whether a proposal counts as curtailed: more of it than `CURTAILED_SHARE` of the rating is not accepted."""
+    return np.asarray(np.abs(proposed_kw - accepted_kw) > CURTAILED_SHARE * rating_kw)
 
 
 def accepted_at_price(

@@ -81,8 +81,8 @@ class Injections:
         self,
         *,
         bus: Int[np.ndarray, " device"],
-        table: Float[np.ndarray, "*batch field device"] | None = None,
-        **fields: Float[np.ndarray, "*batch device"],
+        table: Float[np.ndarray, "*batch 8 device"] | None = None,
+        **fields: Float[np.ndarray, "..."],
     ) -> None:
         """
         Args:
@@ -156,13 +156,13 @@ class OpfSolution:
     def __init__(
         self,
         *,
-        of_devices: Float[np.ndarray, "*batch field device"] | None = None,
-        of_buses: Float[np.ndarray, "*batch field bus"] | None = None,
+        of_devices: Float[np.ndarray, "*batch 2 device"] | None = None,
+        of_buses: Float[np.ndarray, "*batch 10 bus"] | None = None,
         cost_per_hour: Float[np.ndarray, "*batch"],
         status: Int[np.ndarray, "*batch"],
         iterations: Int[np.ndarray, "*batch"],
         te_signal_per_kwh: Float[np.ndarray, "*batch bus"] | None = None,
-        **fields: Float[np.ndarray, "*batch entry"],
+        **fields: Float[np.ndarray, "..."],
     ) -> None:
         """
         Args:

@@ -58,13 +58,16 @@ def filled(
     """A table with the fields that are given; the others are those of the table that stands there already.
 
     Raises:
-        TypeError: There is no table, and not every field is given.
+        TypeError: A name is unknown; or there is no table, and not every field is given.
     """
-    if table is not None and not given:
+    if unknown := [name for name in given if name not in names]:
+        raise TypeError(f"there are no fields {unknown}, but {list(names)}")
+    if table is None:
+        if missing := [name for name in names if name not in given]:
+            raise TypeError(f"neither a table is given nor its fields {missing}")
+        rows = [given[name] for name in names]
+    elif given:
+        rows = [given.get(name, table[..., place, :]) for place, name in enumerate(names)]
+    else:
         return table
-    rows = []
-    for place, name in enumerate(names):
-        if name not in given and table is None:
-            raise TypeError(f"neither a table nor {name} is given")
-        rows.append(given[name] if name in given else table[..., place, :])  # type: ignore[index]
     return np.stack(np.broadcast_arrays(*rows), axis=-2, dtype=float)
