@@ -67,7 +67,7 @@ def _injections(query: DsoQuery, penalty: Penalty, layout: DeviceLayout, constan
     lmp = np.asarray(query.lmp_per_kwh, dtype=float)[..., None]
     asked.linear_per_kwh[..., layout.substation, None] = lmp
 
-    # Of a trade, as much is accepted as is proposed at most, and nothing at least, on either side of zero.
+    # What is accepted of a trade lies between nothing and what is proposed.
     trades = layout.trades
     np.minimum(proposed, 0.0, out=asked.p_min_kw[..., trades])
     np.maximum(proposed, 0.0, out=asked.p_max_kw[..., trades])

@@ -52,7 +52,7 @@ def respond_with_gradient(
 ) -> tuple[DsoResponse, Callable[[ResponseGradient], QueryGradient]]:
     """The response, and the function that takes a loss's gradient with respect to it back to the query's numbers.
 
-    Gradients are zero for responses whose status is not OPTIMAL. A first proposal and penalties count as given.
+    Gradients are zero for responses whose status is not OPTIMAL. First proposals and penalties are constants to them.
 
     Raises:
         InvalidQuery: The query is at fault, or the DSO's solver is not the interior-point method.

@@ -113,8 +113,8 @@ class OpfDso:
 class UncheckedDso:
     """A network that checks nothing: every trade is carried out, and the AC power flow shows what that does.
 
-    The operator answers as ever: it runs its generators, sheds loads and sets prices for the trades that were
-    submitted, as far as it would accept them. Only that it curtails them is missing.
+    The planner answers first: its generators, shedding and prices are those of the trades as it would accept them. Then
+    the trades are carried out in full.
     """
 
     def __init__(self, planner: OpfDso) -> None:

@@ -66,10 +66,10 @@ class Generators:
 class DsoQuery:
     """What the DSO is asked: the loads of an interval, the proposed trades, and the price of energy upstream.
 
-    Limits are the feeder's own unless they are given here; the penalty is the DSO's own. Where a proposal was corrected
-    and is made again, `first_proposed_kw` is what was wanted at first: curtailment is counted from there, so that what
-    was accepted once is accepted again. `root_price_per_kwh` is where the transactive signal starts at the substation,
-    for solvers that exchange it; their nodal price there if None.
+    Limits are the feeder's own, and the penalty the DSO's own, unless they are given here. A market that lowers a
+    proposal to what was accepted and asks again gives in `first_proposed_kw` what it proposed at first: curtailment is
+    counted from there, so that what was accepted before is accepted again. `root_price_per_kwh` is the transactive
+    signal at the substation, for solvers that exchange signals; the nodal price there if None.
     """
 
     load_kw: Float[np.ndarray, "*batch bus"]
