@@ -41,7 +41,8 @@ def formulate(
     def limit(
         own: Float[np.ndarray, " bus"], given: Float[np.ndarray, "..."] | None
     ) -> Float[np.ndarray, "*batch bus"]:
-        return np.broadcast_to(own if given is None else np.asarray(given, dtype=float), by_bus)
+        values = own if given is None else np.asarray(given, dtype=float)
+        return values if values.shape == by_bus else np.broadcast_to(values, by_bus)
 
     return OpfProblem(
         feeder=feeder,

@@ -103,11 +103,11 @@ class InteriorPointOpf:
 
     def solution(self, answer: Answer, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
-        of_devices = answer.device.reshape(len(answer.device), *batch, len(self.device_bus))
-        of_buses = answer.bus.reshape(BUS_FIELDS, *batch, self.feeder.n_bus)
+        # By field in the kernel, by problem outside; views, as only the axes change.
+        of_devices, of_buses = (table.swapaxes(0, 1) for table in (answer.device, answer.bus))
         return OpfSolution(
-            of_devices=np.moveaxis(of_devices, 0, -2),
-            of_buses=np.moveaxis(of_buses, 0, -2),
+            of_devices=of_devices.reshape(*batch, *of_devices.shape[1:]),
+            of_buses=of_buses.reshape(*batch, *of_buses.shape[1:]),
             cost_per_hour=answer.row[FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
             iterations=answer.iterations.reshape(batch),

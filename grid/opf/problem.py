@@ -217,10 +217,10 @@ def _is_sound(problem: OpfProblem) -> bool:
     with np.errstate(invalid="ignore", over="ignore"):
         of_buses = problem.load_kw + problem.load_kvar + problem.v_min_pu + problem.v_max_pu
         of_buses = of_buses + problem.v_source_pu[..., None]
-        of_devices = device.table.sum(axis=-2)
     buses = np.isfinite(of_buses) & (problem.v_min_pu >= 0) & (problem.v_min_pu <= problem.v_max_pu)
-    devices = np.isfinite(of_devices) & (device.p_min_kw <= device.p_max_kw) & (device.q_min_kvar <= device.q_max_kvar)
-    return bool((buses & (problem.i_max_a > 0)).all() and (devices & (device.quadratic_per_kw2h >= 0)).all())
+    devices = (device.p_min_kw <= device.p_max_kw) & (device.q_min_kvar <= device.q_max_kvar)
+    is_sound = (buses & (problem.i_max_a > 0)).all() and (devices & (device.quadratic_per_kw2h >= 0)).all()
+    return bool(is_sound and np.isfinite(device.table).all())
 
 
 def _faults(problem: OpfProblem) -> list[str]:

@@ -47,7 +47,8 @@ def plain(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
     For what comes read-only, broadcast or strided numba would compile anew.
     """
-    return np.require(values, float, ["C", "A", "W"])
+    is_plain = values.dtype == float and values.flags.carray
+    return values if is_plain else np.require(values, float, ["C", "A", "W"])
 
 
 def filled(
@@ -60,14 +61,14 @@ def filled(
     Raises:
         TypeError: A name is unknown; or there is no table, and not every field is given.
     """
+    if table is not None and not given:
+        return table
     if unknown := [name for name in given if name not in names]:
         raise TypeError(f"there are no fields {unknown}, but {list(names)}")
     if table is None:
         if missing := [name for name in names if name not in given]:
             raise TypeError(f"neither a table is given nor its fields {missing}")
         rows = [given[name] for name in names]
-    elif given:
-        rows = [given.get(name, table[..., place, :]) for place, name in enumerate(names)]
     else:
-        return table
+        rows = [given.get(name, table[..., place, :]) for place, name in enumerate(names)]
     return np.stack(np.broadcast_arrays(*rows), axis=-2, dtype=float)
