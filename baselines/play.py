@@ -12,10 +12,9 @@ from jaxtyping import Float
 from peergrid.envs.limits import VOLTAGE_TOLERANCE_PU
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import CURTAILED_SHARE
 from peergrid.envs.p2p_trading.types import Outcome, Params
 from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.grid.dso import DsoStatus
+from peergrid.grid.dso import DsoStatus, is_curtailed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,8 +111,8 @@ def _record(outcomes: list[Outcome], env: P2PTrading, day: int, policy_seconds: 
 
 
 def _was_cut(outcome: Outcome, params: Params) -> bool:
-    cut_kw = np.abs(outcome.first_proposed_kw[0] - outcome.first_accepted_kw[0])
-    return bool((cut_kw > CURTAILED_SHARE * params.microgrids.rating_kw).any())
+    rating_kw = params.microgrids.rating_kw
+    return bool(is_curtailed(outcome.first_proposed_kw[0], outcome.first_accepted_kw[0], rating_kw).any())
 
 
 def bus_hours_beyond_limits(records: Sequence[DayRecord], v_min_pu: float, v_max_pu: float) -> float:

@@ -52,8 +52,7 @@ def solve_hours(scenario: TransactiveScenario, day: TransactiveDay) -> AdmmDay:
         root_price_per_kwh=day.root_per_kwh,
     )
     problem = dso.problem(query)
-    bus = problem.injections.bus
-    shape = (dso.feeder, bus, np.arange(len(bus)) == 0, dso.upper_voltage)
+    shape = (dso.feeder, dso.layout.bus, dso.layout.has_free_q, dso.upper_voltage)
     admm, central = AdmmOpf(*shape), InteriorPointOpf(*shape)
     admm.solve(problem, record=1), central(problem)  # compiled, or read from disk
     start = time.perf_counter()

@@ -30,9 +30,9 @@ from rich.table import Table
 from peergrid.grid import load_feeder
 from peergrid.grid.dso import DsoQuery, Generators, OpfDso
 from peergrid.grid.feeder import Feeder
-from peergrid.grid.opf import Injections, OpfProblem, OpfSolution, OpfStatus, UpperVoltage
+from peergrid.grid.opf import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 from peergrid.grid.opf.admm import AdmmOpf, AdmmResult
-from peergrid.grid.opf.problem import OF_INJECTIONS, relaxation_gap
+from peergrid.grid.opf.problem import relaxation_gap
 
 FEEDERS = ("ieee33", "ieee37", "ieee69", "ieee123")
 LOAD_SHARE, LOAD_SPREAD = (0.3, 1.1), 0.2
@@ -109,9 +109,9 @@ def compare(name: str, upper_voltage: UpperVoltage, n: int, seed: int, is_rated:
     dso, problem = draw(name, upper_voltage, n, seed, is_rated)
     feeder, bus = dso.feeder, problem.injections.bus
     solver = AdmmOpf(feeder, bus, np.arange(len(bus)) <= N_GENERATOR, upper_voltage)
-    solver(row(problem, 0)), dso._solve(problem)  # compiled, or read from disk
+    solver(row(problem, 0)), dso.solver(problem)  # compiled, or read from disk
     start = time.perf_counter()
-    right = dso._solve(problem)
+    right = dso.solver(problem)
     between = time.perf_counter()
     result = solver.solve(problem)
     seconds, seconds_beside = time.perf_counter() - between, between - start
@@ -155,8 +155,7 @@ def binding(feeder: Feeder, solution: OpfSolution) -> tuple[Bool[np.ndarray, " r
 
 def row(problem: OpfProblem, index: int) -> OpfProblem:
     """One problem of a batch."""
-    given = problem.injections
-    injections = Injections(bus=given.bus, **{name: getattr(given, name)[index] for name in OF_INJECTIONS})
+    injections = replace(problem.injections, table=problem.injections.table[index])
     return replace(
         problem, injections=injections, **{name: np.asarray(getattr(problem, name)[index]) for name in OF_NETWORK}
     )

@@ -45,11 +45,10 @@ def compare(group: int) -> tuple[dict[tuple[str, str], np.ndarray], list[tuple[f
     rng = np.random.default_rng(group)
     dso, problem = draw(0, group, PROBLEMS)
     injections = problem.injections
-    has_free_q = np.arange(len(injections.bus)) <= len(dso.generators.bus)
-    solver = InteriorPointOpf(problem.feeder, injections.bus, has_free_q, problem.upper_voltage)
+    solver = InteriorPointOpf(problem.feeder, dso.layout.bus, dso.layout.has_free_q, problem.upper_voltage)
     solution, pull_back = solve_with_gradient(solver, problem)
     usable = (solution.status == 0) & (relaxation_gap(problem.feeder, solution) < TIGHT_PU)
-    shedding = dso._of_shedding
+    shedding = dso.layout.sheddable
     is_shed = np.zeros(problem.load_kw.shape, dtype=bool)
     is_shed[:, 1:] = solution.p_kw[:, shedding] >= injections.p_max_kw[:, shedding] * (1.0 - 1e-4)
 

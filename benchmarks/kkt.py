@@ -18,7 +18,7 @@ Everything is in p.u., `v` for squared voltages and `l` for squared currents; mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -463,10 +463,7 @@ def has_unique_price(problem: OpfProblem, solution: OpfSolution) -> Bool[np.ndar
 
 def rows(problem: OpfProblem, chosen: Any) -> OpfProblem:
     """Some of a batch of problems, by an index into it."""
-    injections = replace(
-        problem.injections,
-        **{f.name: getattr(problem.injections, f.name)[chosen] for f in fields(problem.injections) if f.name != "bus"},
-    )
+    injections = replace(problem.injections, table=problem.injections.table[chosen])
     by_row = ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu", "i_max_a")
     return replace(
         problem, injections=injections, **{name: np.asarray(getattr(problem, name)[chosen]) for name in by_row}

@@ -99,7 +99,7 @@ def examine(dso: OpfDso, query: DsoQuery, bus: Int[np.ndarray, " proposal"]) -> 
     response = dso(query)
     solve_ms = 1e3 * (time.perf_counter() - start) / len(bus)
     optimal = response.status == DsoStatus.OPTIMAL
-    physics = dispatch_power_flow(dso, response, dso.problem(query))
+    physics = dispatch_power_flow(dso.layout, response, dso.problem(query))
 
     def binds(multiplier: Float[np.ndarray, "proposal bus"]) -> Float[np.ndarray, " proposal"]:
         return np.where(optimal, (multiplier > BINDS_PER_HOUR).any(axis=-1), np.nan)

@@ -141,7 +141,7 @@ def of_problems(name: str, n: int, seed: int) -> dict[str, Differences]:
     Voltages and the reactive power of the substation are limited to NARROWED of what they would be.
     """
     dso, problem = draw(name, UpperVoltage.LOSSLESS, n, seed, is_rated=False)
-    free = dso._solve(problem)
+    free = dso.solver(problem)
     cases = {
         NOTHING: (dso, problem),
         "voltages bind": (dso, with_narrow_voltages(problem, free)),
@@ -150,14 +150,15 @@ def of_problems(name: str, n: int, seed: int) -> dict[str, Differences]:
     }
     found: dict[str, Differences] = {}
     for case, (operator, asked) in cases.items():
-        solution, lmp_per_kwh = operator._solve(asked), asked.injections.linear_per_kwh[:, 0]
+        solution, lmp_per_kwh = operator.solver(asked), asked.injections.linear_per_kwh[:, 0]
         parts = price_parts(operator.feeder, solution, operator.upper_voltage)
         of_all = differences(operator.feeder, solution, parts, lmp_per_kwh, lmp_per_kwh)
         voltage, line = binding(operator.feeder, solution)
         kvar = np.abs(solution.reactive_price_per_kvarh[:, 0]) > LEAST_KVAR_SHARE * lmp_per_kwh
         binds = dict(zip(cases, (~voltage & ~line, voltage, kvar & ~voltage, line), strict=True))[case]
         chosen = binds & is_tight(operator.feeder, solution)
-        is_shed = (solution.p_kw[:, operator._of_shedding] > LEAST_SHED_SHARE * operator.feeder.base_kva).any(axis=-1)
+        shed_kw = solution.p_kw[:, operator.layout.sheddable]
+        is_shed = (shed_kw > LEAST_SHED_SHARE * operator.feeder.base_kva).any(axis=-1)
         found |= {case: of_all.of(chosen & ~is_shed), case + SHED: of_all.of(chosen & is_shed)}
     return {case: of_case for case, of_case in found.items() if len(of_case.difference)}
 

@@ -137,12 +137,10 @@ def draw_penalty(n: int, rng: np.random.Generator) -> Penalty:
 def examine(group: int, *, seed: int, n: int, solvers: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
     """What a group shows: by row, prefixed with the solver's purpose where it is one solver's."""
     dso, problem = draw(seed, group, n)
-    bus = problem.injections.bus
-    n_generator = len(dso.generators.bus)
-    has_free_q = np.arange(len(bus)) <= n_generator
+    layout = dso.layout
     solutions, found = [], {"group": np.full(n, group), "row": np.arange(n)}
     for purpose, name in zip(PURPOSES, solvers, strict=False):
-        solver = resolve(name, "OPF solver", SOLVERS)(dso.feeder, bus, has_free_q, dso.upper_voltage)
+        solver = resolve(name, "OPF solver", SOLVERS)(dso.feeder, layout.bus, layout.has_free_q, dso.upper_voltage)
         start = time.perf_counter()
         solution = solver(problem)
         seconds = time.perf_counter() - start
@@ -160,8 +158,7 @@ def examine(group: int, *, seed: int, n: int, solvers: tuple[str, ...]) -> tuple
         solutions.append(solution)
     found |= binds(problem, solutions[0])
     if len(solutions) == 2:
-        sheds = slice(1 + n_generator, n_generator + dso.feeder.n_bus)
-        found |= compare(problem, sheds, *solutions)
+        found |= compare(problem, layout.sheddable, *solutions)
     return group, found
 
 

@@ -110,9 +110,7 @@ def ac_optimum(chosen: ProblemSet, rounds: int) -> list[Found]:
     if grids.pandapower is None:
         return [missing(RUNOPP)]
     right = chosen.solver(REFERENCE)
-    shedding = np.arange(
-        1 + len(chosen.dso.generators.bus), len(chosen.problems.injections.bus) - len(chosen.dso.trade_bus)
-    )
+    shedding = chosen.dso.layout.sheddable
     rows = [row for row in chosen.rows[: 4 * rounds] if right(row).p_kw[shedding].max() < SHEDS_KW][:rounds]
     solve = grids.PandapowerOpf(chosen.dso)
     contender = Contender(RUNOPP, lambda k: solve(rows[k]), 1, "nothing shed; the AC problem itself")

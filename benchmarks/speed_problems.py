@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,10 @@ def query_rows(query: DsoQuery, chosen: Any) -> DsoQuery:
 
 def problem_row(problems: OpfProblem, k: int) -> OpfProblem:
     """One of a batch of problems."""
-    injections = problems.injections
-    of_devices = {f.name: getattr(injections, f.name)[k, ...] for f in fields(injections) if f.name != "bus"}
     of_network = ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu", "i_max_a")
     return replace(
         problems,
-        injections=replace(injections, **of_devices),
+        injections=replace(problems.injections, table=problems.injections.table[k]),
         **{name: getattr(problems, name)[k, ...] for name in of_network},
     )
 

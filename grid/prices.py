@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from peergrid.grid.compiled import compiled
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.problem import OpfSolution, UpperVoltage
+from peergrid.grid.opf.table import plain
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,26 +41,10 @@ def price_parts(feeder: Feeder, solution: OpfSolution, upper_voltage: UpperVolta
     the power flow at the solution. Where the relaxation is not tight the solution is no power flow, and the parts do
     not add up; at the nose of the power flow, which has no derivatives, they are zero but for energy.
     """
-    # A new array: numba would compile anew for what comes read-only, broadcast or strided.
-    given = np.array(
-        [
-            solution.flow_kw,
-            solution.flow_kvar,
-            solution.current_pu2,
-            solution.voltage_pu,
-            solution.price_per_kwh,
-            solution.reactive_price_per_kvarh,
-            solution.v_min_multiplier,
-            solution.v_max_multiplier,
-            solution.i_max_multiplier,
-            solution.i_max_lossless_multiplier,
-        ],
-        dtype=float,
-    )
-    kinds, *batch, n_bus = given.shape
-    rows = given.reshape(kinds, math.prod(batch), n_bus)
+    *batch, kinds, n_bus = solution.of_buses.shape
+    given = plain(solution.of_buses.reshape(math.prod(batch), kinds, n_bus).swapaxes(0, 1))
     lossless = upper_voltage is UpperVoltage.LOSSLESS
-    parts = _parts_of_rows(feeder.parent, feeder.r_pu, feeder.x_pu, feeder.base_kva, lossless, rows)
+    parts = _parts_of_rows(feeder.parent, feeder.r_pu, feeder.x_pu, feeder.base_kva, lossless, given)
     energy, loss, reactive, voltage, congestion = parts.reshape(5, *batch, n_bus)
     return PriceParts(energy=energy, loss=loss, reactive=reactive, voltage=voltage, congestion=congestion)
 

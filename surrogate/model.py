@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peergrid.grid.dso import OpfDso
+from peergrid.grid.dso import OpfDso, accepted_at_price
 from peergrid.grid.errors import InvalidQuery
+from peergrid.grid.lossless import lossless_flow, lossless_maps
 from peergrid.surrogate.questions import Questions, as_number
 
 FEATURES = (
@@ -187,8 +188,8 @@ class Network(nn.Module):
     """What the operator's data say without being learned: lossless power flow, and acceptance from a price."""
 
     below: Tensor
-    drop_p: Tensor
-    drop_q: Tensor
+    rise_p: Tensor
+    rise_q: Tensor
     rating_pu: Tensor
     capacitor_kvar: Tensor
     trade_bus: Tensor
@@ -196,16 +197,13 @@ class Network(nn.Module):
     def __init__(self, dso: OpfDso) -> None:
         super().__init__()
         feeder, penalty = dso.feeder, dso.penalty
-        is_below = feeder.downstream_sum(np.eye(feeder.n_bus)).T  # [line, bus] whether the bus hangs on the line
-        is_below[0] = 0.0
-        is_on_path = is_below.T  # [bus, line]
-        base = feeder.base_kva
+        maps, base = lossless_maps(feeder), feeder.base_kva
         rating = np.where(np.isfinite(feeder.i_max_a), feeder.i_max_a / feeder.base_a, 10.0)
         rating[0] = 10.0
         arrays = {
-            "below": is_below / base,
-            "drop_p": 2.0 * (is_on_path * feeder.r_pu) @ is_below / base,
-            "drop_q": 2.0 * (is_on_path * feeder.x_pu) @ is_below / base,
+            "below": maps.below,
+            "rise_p": maps.rise_p,
+            "rise_q": maps.rise_q,
             "rating_pu": rating,
             "capacitor_kvar": feeder.capacitor_kvar,
         }
@@ -226,8 +224,9 @@ class Network(nn.Module):
         net_q = self.capacitor_kvar - load_q
 
         def flow(net_kw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            p, q = -net_kw @ self.below.T, -net_q @ self.below.T
-            v = self.v_source_pu**2 + net_kw @ self.drop_p.T + net_q @ self.drop_q.T
+            v, p, q = lossless_flow(
+                net_kw, net_q, self.v_source_pu, below=self.below, rise_p=self.rise_p, rise_q=self.rise_q
+            )
             return v, p / self.rating_pu, torch.sqrt(p * p + q * q) / self.rating_pu
 
         v0, p0, s0 = flow(-load)
@@ -255,11 +254,14 @@ class Network(nn.Module):
 
     def accepted(self, inputs: Questions[Tensor], price_per_kwh: Tensor) -> Tensor:
         """What is accepted of each trade where its bus has this price: `[row, trade]`."""
-        proposed = inputs.proposed_kw
-        sign = torch.sign(proposed)
-        short = sign * (self.energy_at_lmp * inputs.lmp_per_kwh[:, None] - price_per_kwh) - self.kappa
-        cut = (short / (2.0 * inputs.lambda_corr_per_kw2h[:, None])).clamp_min(0.0)
-        return sign * (proposed.abs() - cut).clamp_min(0.0)
+        return accepted_at_price(
+            inputs.proposed_kw,
+            price_per_kwh,
+            inputs.lmp_per_kwh[:, None],
+            kappa_per_kwh=self.kappa,
+            lambda_corr_per_kw2h=inputs.lambda_corr_per_kw2h[:, None],
+            energy_at_lmp=self.energy_at_lmp,
+        )
 
 
 def restore_price(transformed_price: Tensor, lmp_per_kwh: Tensor) -> Tensor:

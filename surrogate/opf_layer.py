@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from peergrid.grid.dso import DsoQuery, OpfDso
-from peergrid.grid.dso_gradient import ResponseGradient, respond_with_gradient
+from peergrid.grid.dso.gradient import ResponseGradient, respond_with_gradient
 
 INPUTS = ("proposed_kw", "load_kw", "load_kvar", "lmp_per_kwh", "v_min_pu", "v_max_pu", "i_max_a")
 OUTPUTS = (

@@ -50,7 +50,7 @@ from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Now, Outcome, Params
 from peergrid.envs.scenario import Scenario, build_dso
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
-from peergrid.grid.dso_gradient import QueryGradient, ResponseGradient, respond_with_gradient
+from peergrid.grid.dso.gradient import QueryGradient, ResponseGradient, respond_with_gradient
 from peergrid.grid.errors import PeergridError
 
 BATTERY, QUANTITY, LIMIT, PRICE = range(N_ACTIONS)

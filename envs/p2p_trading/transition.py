@@ -28,9 +28,8 @@ from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
 from peergrid.envs.signals import te_signal_per_kwh
-from peergrid.grid.dso import DsoQuery, DsoResponse
+from peergrid.grid.dso import DsoQuery, DsoResponse, is_curtailed
 
-CURTAILED_SHARE = 0.01
 T = TypeVar("T")
 
 
@@ -81,7 +80,7 @@ def advance(
         first_proposed_kw=agreed.first_proposed_kw,
         first_accepted_kw=agreed.first_accepted_kw,
         proposed_kw=agreed.proposed_kw,
-        is_curtailed=_is_curtailed(agreed.proposed_kw, accepted, params),
+        is_curtailed=is_curtailed(agreed.proposed_kw, accepted, params.microgrids.rating_kw),
         response=response,
         dispatch=dispatch,
         stored_kwh=stored,
@@ -272,7 +271,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
     calls = np.ones(len(now.lmp_per_kwh), dtype=int)
     is_open = np.ones(len(calls), dtype=bool)
     for _ in range(params.market.correction_rounds - 1):
-        curtailed = _is_curtailed(proposed_kw, response.accepted_kw, params)
+        curtailed = is_curtailed(proposed_kw, response.accepted_kw, params.microgrids.rating_kw)
         is_open = is_open & curtailed.any(axis=-1)
         if not is_open.any():
             break
@@ -291,12 +290,6 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
         first_accepted_kw=first_accepted_kw,
         dso_calls=calls,
     )
-
-
-def _is_curtailed(
-    proposed_kw: Float[np.ndarray, "batch agent"], accepted_kw: Float[np.ndarray, "batch agent"], params: Params
-) -> Bool[np.ndarray, "batch agent"]:
-    return np.abs(proposed_kw - accepted_kw) > CURTAILED_SHARE * params.microgrids.rating_kw
 
 
 def _choose(rows: Bool[np.ndarray, " batch"], there: T, elsewhere: T) -> T:

@@ -52,7 +52,7 @@ from peergrid.envs.drawing import (
 from peergrid.envs.transactive.signal import SignalBase
 from peergrid.envs.transactive.transition import base_per_kwh, current
 from peergrid.envs.transactive.types import Closing, Days, Outcome, Params, State
-from peergrid.grid.dso import DsoStatus
+from peergrid.grid.dso import DsoStatus, is_curtailed
 
 # Pale to dark, evenly spaced in perceived lightness, so that all eyes see the same order.
 # Source: lajolla, from F. Crameri's Scientific colour maps (doi.org/10.5281/zenodo.1243862).
@@ -64,7 +64,6 @@ RESOURCE_COLOURS = {"PV": "#e69f00", "generator": "#4c3b6e", "storage": "#009e73
 NOW, REAL_TIME, WITHIN = "#c2185b", "#2171b5", "#cfe0ef"
 FROM_DISC_TO_BAR = 17.0  # points
 MOST_TICKS = 36
-CURTAILED_SHARE = 0.01  # of an agent's peak: less is the solver's rounding
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,8 +109,8 @@ class _Scene:
     def is_curtailed(self) -> Bool[np.ndarray, " agent"]:
         if self.outcome is None:
             return np.zeros(len(self.params.agent_bus), dtype=bool)
-        cut_kw = np.abs(self.outcome.asked_kw - self.outcome.response.accepted_kw)[self.row]
-        return cut_kw > CURTAILED_SHARE * self.params.resources.peak_kw
+        asked_kw, accepted_kw = self.outcome.asked_kw[self.row], self.outcome.response.accepted_kw[self.row]
+        return is_curtailed(asked_kw, accepted_kw, self.params.resources.peak_kw)
 
 
 def _scene(params: Params, state: State, days: Days, outcome: Outcome | None, row: int) -> _Scene:

@@ -13,7 +13,15 @@ from jaxtyping import Bool, Int
 
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.branch_flow import BranchFlow, branch_flow
-from peergrid.grid.opf.problem import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
+from peergrid.grid.opf.problem import (
+    ANSWERED_OF_BUSES,
+    ANSWERED_OF_DEVICES,
+    OF_INJECTIONS,
+    OpfProblem,
+    OpfSolution,
+    OpfStatus,
+    UpperVoltage,
+)
 
 # Objectives are divided by the cost of serving the feeder's nominal load at this price, which brings them near 1.
 TYPICAL_PRICE_PER_KWH = 0.1
@@ -225,16 +233,13 @@ class ConicOpf:
 
     def _no_answer(self, status: OpfStatus) -> dict[str, np.ndarray]:
         device, bus = np.zeros(len(self.device_bus)), np.zeros(self.feeder.n_bus)
-        by_device = {"p_kw", "q_kvar"}
         scalars = {"cost_per_hour": np.array(0.0), "status": np.array(int(status)), "iterations": np.array(0)}
-        names = [name for name in OpfSolution.__dataclass_fields__ if name != "te_signal_per_kwh"]
-        return {name: scalars.get(name, device if name in by_device else bus) for name in names}
+        return dict.fromkeys(ANSWERED_OF_DEVICES, device) | dict.fromkeys(ANSWERED_OF_BUSES, bus) | scalars
 
 
 def _row(problem: OpfProblem, index: tuple[int, ...]) -> dict[str, np.ndarray]:
     injections = problem.injections
-    of_devices = [name for name in type(injections).__dataclass_fields__ if name != "bus"]
     of_network = ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu", "i_max_a")
-    return {name: getattr(injections, name)[index] for name in of_devices} | {
+    return {name: getattr(injections, name)[index] for name in OF_INJECTIONS} | {
         name: getattr(problem, name)[index] for name in of_network
     }

@@ -41,7 +41,8 @@ from peergrid.grid.opf.kernel import (
     adjoint,
     solve,
 )
-from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
+from peergrid.grid.opf.problem import ANSWERED_OF_BUSES, OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
+from peergrid.grid.opf.table import plain
 
 # Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
 # last. Where the relaxation is loose, less of the proximal term helps; where ratings bind lossless flows, more of it.
@@ -63,8 +64,7 @@ REGISTER_BYTES = 64
 # How far lossless voltages and flows may pass their limits before a problem is solved again with those limits.
 LOSSLESS_SLACK = 1e-9
 
-# Of an `Answer`: flows, squared current, voltage, prices, and multipliers of four limits.
-BUS_FIELDS = 10
+BUS_FIELDS = len(ANSWERED_OF_BUSES)
 
 
 class InteriorPointOpf:
@@ -103,23 +103,11 @@ class InteriorPointOpf:
 
     def solution(self, answer: Answer, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
-        p_kw, q_kvar = answer.device.reshape(2, *batch, len(self.device_bus))
-        flow, flow_q, current, voltage, price, price_q, v_min, v_max, i_max, i_max_hat = answer.bus.reshape(
-            BUS_FIELDS, *batch, self.feeder.n_bus
-        )
+        # By field in the kernel, by problem outside; views, as only the axes change.
+        of_devices, of_buses = (table.swapaxes(0, 1) for table in (answer.device, answer.bus))
         return OpfSolution(
-            p_kw=p_kw,
-            q_kvar=q_kvar,
-            flow_kw=flow,
-            flow_kvar=flow_q,
-            current_pu2=current,
-            voltage_pu=voltage,
-            price_per_kwh=price,
-            reactive_price_per_kvarh=price_q,
-            v_min_multiplier=v_min,
-            v_max_multiplier=v_max,
-            i_max_multiplier=i_max,
-            i_max_lossless_multiplier=i_max_hat,
+            of_devices=of_devices.reshape(*batch, *of_devices.shape[1:]),
+            of_buses=of_buses.reshape(*batch, *of_buses.shape[1:]),
             cost_per_hour=answer.row[FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
             iterations=answer.iterations.reshape(batch),
@@ -249,10 +237,9 @@ def _tree(feeder: Feeder, device_bus: Int[np.ndarray, " device"], has_free_q: Bo
 def _given(problem: OpfProblem) -> Given:
     n = problem.load_kw.shape[-1]
     injections, n_row = problem.injections, problem.load_kw.size // n
-    of_devices = [getattr(injections, name) for name in OF_INJECTIONS]
     of_buses = (problem.load_kw, problem.load_kvar, problem.v_min_pu, problem.v_max_pu, problem.i_max_a)
     return Given(
-        device=np.concatenate(of_devices, axis=-1, dtype=float).reshape(n_row, len(of_devices), len(injections.bus)),
+        device=plain(injections.table.reshape(n_row, len(OF_INJECTIONS), len(injections.bus))),
         bus=np.concatenate(of_buses, axis=-1, dtype=float).reshape(n_row, len(of_buses), n),
         source=np.array(problem.v_source_pu, dtype=float).reshape(n_row),
     )

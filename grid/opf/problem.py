@@ -25,18 +25,7 @@ from jaxtyping import Float, Int
 
 from peergrid.grid.errors import InvalidQuery, raise_faults
 from peergrid.grid.feeder import Feeder
-
-# Numbers of an injection, in the order in which they are laid out in tables.
-OF_INJECTIONS = (
-    "p_min_kw",
-    "p_max_kw",
-    "linear_per_kwh",
-    "quadratic_per_kw2h",
-    "reference_kw",
-    "tan_phi",
-    "q_min_kvar",
-    "q_max_kvar",
-)
+from peergrid.grid.opf.table import Field, fields_of, filled
 
 
 class UpperVoltage(StrEnum):
@@ -68,7 +57,7 @@ class OpfStatus(IntEnum):
         }[self]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, init=False)
 class Injections:
     """Everything that can move, one entry per flexible injection: substation, generators, shedding, trades.
 
@@ -77,19 +66,38 @@ class Injections:
     """
 
     bus: Int[np.ndarray, " device"]
-    p_min_kw: Float[np.ndarray, "*batch device"]
-    p_max_kw: Float[np.ndarray, "*batch device"]
-    linear_per_kwh: Float[np.ndarray, "*batch device"]
-    quadratic_per_kw2h: Float[np.ndarray, "*batch device"]
-    reference_kw: Float[np.ndarray, "*batch device"]
-    tan_phi: Float[np.ndarray, "*batch device"]
-    q_min_kvar: Float[np.ndarray, "*batch device"]
-    q_max_kvar: Float[np.ndarray, "*batch device"]
+    table: Float[np.ndarray, "*batch 8 device"]
+
+    p_min_kw = Field("table")
+    p_max_kw = Field("table")
+    linear_per_kwh = Field("table")
+    quadratic_per_kw2h = Field("table")
+    reference_kw = Field("table")
+    tan_phi = Field("table")
+    q_min_kvar = Field("table")
+    q_max_kvar = Field("table")
+
+    def __init__(
+        self,
+        *,
+        bus: Int[np.ndarray, " device"],
+        table: Float[np.ndarray, "*batch 8 device"] | None = None,
+        **fields: Float[np.ndarray, "..."],
+    ) -> None:
+        """
+        Args:
+            fields: In place of the table's; all of them if there is no table.
+        """
+        object.__setattr__(self, "bus", bus)
+        object.__setattr__(self, "table", filled(OF_INJECTIONS, table, fields))
 
     def cost(self, p_kw: Float[np.ndarray, "*batch device"]) -> Float[np.ndarray, "*batch"]:
         """Cost of a dispatch, in currency per hour."""
         away = p_kw - self.reference_kw
         return np.asarray((self.linear_per_kwh * away + self.quadratic_per_kw2h * away**2).sum(axis=-1))
+
+
+OF_INJECTIONS = fields_of(Injections, "table")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,7 +123,7 @@ class OpfProblem:
         check_problem(self)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, init=False)
 class OpfSolution:
     """The dispatch, what flows, and the multipliers; zeros where `status` says that there is no answer.
 
@@ -124,22 +132,53 @@ class OpfSolution:
     among themselves; None of solvers that have none.
     """
 
-    p_kw: Float[np.ndarray, "*batch device"]
-    q_kvar: Float[np.ndarray, "*batch device"]
-    flow_kw: Float[np.ndarray, "*batch bus"]
-    flow_kvar: Float[np.ndarray, "*batch bus"]
-    current_pu2: Float[np.ndarray, "*batch bus"]
-    voltage_pu: Float[np.ndarray, "*batch bus"]
-    price_per_kwh: Float[np.ndarray, "*batch bus"]
-    reactive_price_per_kvarh: Float[np.ndarray, "*batch bus"]
-    v_min_multiplier: Float[np.ndarray, "*batch bus"]
-    v_max_multiplier: Float[np.ndarray, "*batch bus"]
-    i_max_multiplier: Float[np.ndarray, "*batch bus"]
-    i_max_lossless_multiplier: Float[np.ndarray, "*batch bus"]
+    of_devices: Float[np.ndarray, "*batch 2 device"]
+    of_buses: Float[np.ndarray, "*batch 10 bus"]
     cost_per_hour: Float[np.ndarray, "*batch"]
     status: Int[np.ndarray, "*batch"]
     iterations: Int[np.ndarray, "*batch"]
     te_signal_per_kwh: Float[np.ndarray, "*batch bus"] | None = None
+
+    p_kw = Field("of_devices")
+    q_kvar = Field("of_devices")
+
+    flow_kw = Field("of_buses")
+    flow_kvar = Field("of_buses")
+    current_pu2 = Field("of_buses")
+    voltage_pu = Field("of_buses")
+    price_per_kwh = Field("of_buses")
+    reactive_price_per_kvarh = Field("of_buses")
+    v_min_multiplier = Field("of_buses")
+    v_max_multiplier = Field("of_buses")
+    i_max_multiplier = Field("of_buses")
+    i_max_lossless_multiplier = Field("of_buses")
+
+    def __init__(
+        self,
+        *,
+        of_devices: Float[np.ndarray, "*batch 2 device"] | None = None,
+        of_buses: Float[np.ndarray, "*batch 10 bus"] | None = None,
+        cost_per_hour: Float[np.ndarray, "*batch"],
+        status: Int[np.ndarray, "*batch"],
+        iterations: Int[np.ndarray, "*batch"],
+        te_signal_per_kwh: Float[np.ndarray, "*batch bus"] | None = None,
+        **fields: Float[np.ndarray, "..."],
+    ) -> None:
+        """
+        Args:
+            fields: In place of the tables'; all of them if there are no tables.
+        """
+        by_device = {name: fields.pop(name) for name in ANSWERED_OF_DEVICES if name in fields}
+        object.__setattr__(self, "of_devices", filled(ANSWERED_OF_DEVICES, of_devices, by_device))
+        object.__setattr__(self, "of_buses", filled(ANSWERED_OF_BUSES, of_buses, fields))
+        object.__setattr__(self, "cost_per_hour", cost_per_hour)
+        object.__setattr__(self, "status", status)
+        object.__setattr__(self, "iterations", iterations)
+        object.__setattr__(self, "te_signal_per_kwh", te_signal_per_kwh)
+
+
+ANSWERED_OF_DEVICES = fields_of(OpfSolution, "of_devices")
+ANSWERED_OF_BUSES = fields_of(OpfSolution, "of_buses")
 
 
 def relaxation_gap(
@@ -178,17 +217,16 @@ def _is_sound(problem: OpfProblem) -> bool:
     with np.errstate(invalid="ignore", over="ignore"):
         of_buses = problem.load_kw + problem.load_kvar + problem.v_min_pu + problem.v_max_pu
         of_buses = of_buses + problem.v_source_pu[..., None]
-        of_devices = device.p_min_kw + device.p_max_kw + device.q_min_kvar + device.q_max_kvar + device.tan_phi
-        of_devices = of_devices + device.linear_per_kwh + device.quadratic_per_kw2h + device.reference_kw
     buses = np.isfinite(of_buses) & (problem.v_min_pu >= 0) & (problem.v_min_pu <= problem.v_max_pu)
-    devices = np.isfinite(of_devices) & (device.p_min_kw <= device.p_max_kw) & (device.q_min_kvar <= device.q_max_kvar)
-    return bool((buses & (problem.i_max_a > 0)).all() and (devices & (device.quadratic_per_kw2h >= 0)).all())
+    devices = (device.p_min_kw <= device.p_max_kw) & (device.q_min_kvar <= device.q_max_kvar)
+    is_sound = (buses & (problem.i_max_a > 0)).all() and (devices & (device.quadratic_per_kw2h >= 0)).all()
+    return bool(is_sound and np.isfinite(device.table).all())
 
 
 def _faults(problem: OpfProblem) -> list[str]:
     faults: list[str] = []
     injections = problem.injections
-    arrays = {name: getattr(injections, name) for name in Injections.__dataclass_fields__ if name != "bus"}
+    arrays = {name: getattr(injections, name) for name in OF_INJECTIONS}
     arrays |= {name: getattr(problem, name) for name in ("load_kw", "load_kvar", "v_source_pu", "v_min_pu", "v_max_pu")}
     for name, array in arrays.items():
         if not np.isfinite(array).all():

@@ -21,15 +21,7 @@ ROWS_TIMED = (1, 12, 256, 3072)
 
 def run_times(model: DsoTransformer, dso: OpfDso, samples: Samples) -> dict[str, float]:
     """Seconds per query of the transformer, for the trades' buses, and of exact solvers; medians, on one thread."""
-    conic = OpfDso(
-        dso.feeder,
-        dso.trade_bus,
-        generators=dso.generators,
-        penalty=dso.penalty,
-        upper_voltage=dso.upper_voltage,
-        substation_limit_kva=dso.substation_limit_kva,
-        solver="conic",
-    )
+    conic = dso.with_solver("conic")
     known = samples.rows(np.arange(max(ROWS_TIMED)) % len(samples)).questions
 
     def query(rows: Any) -> DsoQuery:

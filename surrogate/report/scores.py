@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from peergrid.grid.dso import is_curtailed
 from peergrid.surrogate.questions import ENDS, Answers
 from peergrid.surrogate.samples import Samples
 
-CURTAILED_SHARE = 0.01  # of the rating: a proposal that is corrected by less counts as accepted
 FULLY_SHED_SHARE = 0.99  # of the load: with hardly any load left at a bus, the price there is arbitrary
 # The exact acceptance may miss its interval by this share of the rating, which is the exact solver's own error.
 COVERAGE_TOLERANCE = 1e-4
@@ -74,8 +74,8 @@ def score(samples: Samples, answers: Answers, rating_kw: Float[np.ndarray, " tra
     price, load = samples.price_per_kwh[solved][:, trade_bus], samples.load_kw[solved][:, trade_bus]
     said_accepted, said_price = answers.accepted_kw[solved], answers.price_per_kwh[solved]
     correction, said_correction = proposed - accepted, proposed - said_accepted
-    threshold = CURTAILED_SHARE * rating_kw
-    cut, said_cut = np.abs(correction) > threshold, np.abs(said_correction) > threshold
+    cut = is_curtailed(proposed, accepted, rating_kw)
+    said_cut = is_curtailed(proposed, said_accepted, rating_kw)
     is_shed = (load > 0) & (samples.shed_kw[solved][:, trade_bus] >= FULLY_SHED_SHARE * load)
     mae = float(np.mean(np.abs(said_accepted - accepted) / rating_kw))
     hits = float((cut & said_cut).sum())

@@ -98,19 +98,19 @@ def assert_same(found, right, base_kva):
 @pytest.mark.parametrize("name", FEEDERS)
 def test_it_gives_the_central_solvers_answer(name, upper_voltage):
     dso, problem, solver = posed(name, upper_voltage)
-    assert_same(solver(problem), dso._solve(problem), dso.feeder.base_kva)
+    assert_same(solver(problem), dso.solver(problem), dso.feeder.base_kva)
 
 
 def test_full_lines_are_not_overloaded():
     dso, problem, solver = posed("ieee33", "plain", rating_share=1.0, size=0.02, n=6)
-    right = dso._solve(problem)
+    right = dso.solver(problem)
     assert (right.i_max_multiplier > 1.0).any()
     assert_same(solver(problem), right, dso.feeder.base_kva)
 
 
 def test_the_lossless_voltage_keeps_its_limit():
     dso, problem, solver = posed("ieee33", v_max_pu=1.01, size=0.3, n=6)
-    right = dso._solve(problem)
+    right = dso.solver(problem)
     assert (right.v_max_multiplier > 1.0).any()
     result = solver.solve(problem)
     assert result.state.is_lossless.any()
@@ -269,7 +269,7 @@ def test_a_warm_start_needs_fewer_iterations():
     later = replace(problem, load_kw=1.01 * problem.load_kw, load_kvar=1.01 * problem.load_kvar)
     cold, warm = solver.solve(later), solver.solve(later, start=first.state)
     assert (warm.iterations < cold.iterations).all()
-    assert_same(warm.solution, dso._solve(later), dso.feeder.base_kva)
+    assert_same(warm.solution, dso.solver(later), dso.feeder.base_kva)
     assert (solver.solve(problem, start=first.state).iterations <= 5 * solver.settings.check_every).all()
     with pytest.raises(ValueError, match="a start of 3 problems for a batch of 1"):
         solver.solve(row(problem, slice(0, 1)), start=first.state)

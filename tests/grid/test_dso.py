@@ -97,7 +97,7 @@ def test_a_response_never_enlarges_or_reverses_a_proposal(random_proposals):
 def test_the_ac_power_flow_confirms_voltages_currents_losses_and_limits(random_proposals):
     dso, asked, response = random_proposals
     np.testing.assert_array_equal(response.status, DsoStatus.OPTIMAL)
-    physics = dispatch_power_flow(dso, response, dso.problem(asked))
+    physics = dispatch_power_flow(dso.layout, response, dso.problem(asked))
     np.testing.assert_allclose(response.voltage_pu, physics.voltage_pu, atol=1e-6)
     np.testing.assert_allclose(response.current_a, physics.current_a, atol=1e-3)
     np.testing.assert_allclose(response.losses_kw, physics.losses_kw, atol=1e-3)
@@ -162,7 +162,7 @@ def test_plain_upper_voltage_says_that_it_is_not_tight_and_shows_the_ac_voltages
     np.testing.assert_array_equal(response.status, [DsoStatus.RELAXATION_NOT_TIGHT, DsoStatus.OPTIMAL])
     assert response.relaxation_gap_pu[0] > 1e-2
     assert "its prices are not to be trusted" in DsoStatus(response.status[0]).sentence
-    physics = dispatch_power_flow(dso, response, dso.problem(asked))
+    physics = dispatch_power_flow(dso.layout, response, dso.problem(asked))
     assert response.voltage_pu[0].max() > 1.055
     for name in ("voltage_pu", "flow_kw", "flow_kvar", "current_a", "losses_kw", "substation_kw", "substation_kvar"):
         np.testing.assert_array_equal(getattr(response, name)[0], getattr(physics, name)[0], err_msg=name)
@@ -424,3 +424,30 @@ def test_generators_whose_arrays_do_not_match_are_named():
         OpfDso(load_feeder("ieee33"), [1], generators=generators)
     for name in ("q_min_kvar", "q_max_kvar", "b_per_kwh"):
         assert f"{name} of the generators has shape (0,), not (1,)" in str(raised.value)
+
+
+def test_the_layout_says_which_injection_is_which_device():
+    feeder = ieee33()
+    dso = OpfDso(feeder, [16, 21, 21], generators=generator(feeder, p_max_kw=700.0))
+    layout, asked = dso.layout, dso.problem(query(dso, [30.0, -20.0, 0.0])).injections
+    assert layout.n_device == 1 + 1 + 32 + 3
+    np.testing.assert_array_equal(layout.bus, asked.bus)
+    np.testing.assert_array_equal(np.flatnonzero(layout.has_free_q), [0, 1])
+    assert layout.bus[layout.substation] == 0
+    assert asked.p_max_kw[layout.substation] == dso.substation_limit_kva
+    np.testing.assert_array_equal(layout.generator_bus, [feeder.index(18)])
+    np.testing.assert_array_equal(asked.p_max_kw[layout.generators], 700.0)
+    np.testing.assert_array_equal(layout.bus[layout.sheddable], np.arange(1, 33))
+    np.testing.assert_array_equal(asked.p_max_kw[layout.sheddable], 0.6 * feeder.load_kw[1:])
+    np.testing.assert_array_equal(layout.trade_bus, [16, 21, 21])
+    np.testing.assert_array_equal(asked.p_max_kw[layout.trades], [30.0, 0.0, 0.0])
+
+
+def test_the_same_operator_with_another_solver_is_as_if_made_with_it():
+    own = operator(generators=generator(ieee33()), penalty=Penalty(kappa_per_kwh=0.02), substation_limit_kva=3000.0)
+    other = own.with_solver("conic")
+    assert isinstance(other.solver, ConicOpf)
+    asked = query(own, [30.0, -20.0, 10.0, -40.0])
+    right = operator(generators=own.generators, penalty=own.penalty, substation_limit_kva=3000.0, solver="conic")(asked)
+    assert_same(other(asked), right)
+    assert_same(other.with_solver("interior_point")(asked), own(asked))

@@ -7,13 +7,12 @@ import pytest
 
 from peergrid.grid import load_feeder
 from peergrid.grid.dso import DsoQuery, Generators, OpfDso, Penalty
-from peergrid.grid.dso_gradient import ResponseGradient, respond_with_gradient
+from peergrid.grid.dso.gradient import ResponseGradient, respond_with_gradient
 from peergrid.grid.errors import InvalidQuery
 from peergrid.grid.opf.gradient import SolutionGradient, solve_with_gradient
-from peergrid.grid.opf.problem import Injections
+from peergrid.grid.opf.problem import OF_INJECTIONS
 
 N = 60
-OF_INJECTIONS = tuple(f.name for f in fields(Injections) if f.name != "bus")
 # By how much each number is moved: enough to be seen above the solver's tolerance, little enough to stay straight.
 STEPS = {
     "load_kw": 1e-2,
@@ -81,7 +80,7 @@ def compare(loss, at, moved, gradient, direction, step):
 def test_gradients_of_every_number_of_a_problem_are_those_of_central_differences(upper_voltage):
     dso, rng = operator(upper_voltage), np.random.default_rng(1)
     problem = dso.problem(queries(dso))
-    solution, pull_back = solve_with_gradient(dso._solve, problem)
+    solution, pull_back = solve_with_gradient(dso.solver, problem)
     weights = {
         "p_kw": rng.normal(size=solution.p_kw.shape),
         "q_kvar": rng.normal(size=solution.q_kvar.shape),
@@ -111,7 +110,7 @@ def test_gradients_of_every_number_of_a_problem_are_those_of_central_differences
             changed = {name: values + by}
             if name in OF_INJECTIONS:
                 changed = {"injections": replace(problem.injections, **changed)}
-            return dso._solve(replace(problem, **changed))
+            return dso.solver(replace(problem, **changed))
 
         errors = compare(loss, loss(solution), moved, getattr(gradient, name), direction, STEPS[name])
         assert len(errors) >= 5, name

@@ -9,6 +9,7 @@ import pytest
 from peergrid.grid import feeder_from_tables, load_feeder, prices, solve_power_flow
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, dispatch_power_flow
 from peergrid.grid.opf import OpfSolution, UpperVoltage
+from peergrid.grid.opf.problem import ANSWERED_OF_BUSES, ANSWERED_OF_DEVICES
 from peergrid.grid.prices import price_parts, te_price_per_kwh
 
 LMP = 0.1
@@ -233,7 +234,7 @@ def test_the_transactive_signal_is_the_recursion():
 def test_the_transactive_signal_takes_batches_and_falls_where_power_flows_back():
     dso = operator()
     asked = query(dso, [EXPORTS, IMPORTS])
-    physics = dispatch_power_flow(dso, dso(asked), dso.problem(asked))
+    physics = dispatch_power_flow(dso.layout, dso(asked), dso.problem(asked))
     psi = te_price_per_kwh(dso.feeder, physics.flow_kw, physics.voltage_pu, np.array([LMP, 2 * LMP]))
     np.testing.assert_array_equal(psi[:, 0], [LMP, 2 * LMP])
     at, above = dso.feeder.index(17), dso.feeder.parent[dso.feeder.index(17)]
@@ -332,7 +333,7 @@ def random_solution(name, upper_voltage):
         lmp_per_kwh=LMP,
         i_max_a=i_max_a,
     )
-    return feeder, dso._solve(dso.problem(asked))
+    return feeder, dso.solver(dso.problem(asked))
 
 
 def figures(solution):
@@ -359,7 +360,8 @@ def test_the_sweeps_give_what_the_dense_formula_gives(name, upper_voltage):
 
 def some_solution(feeder, *batch, rng=None):
     """Figures of the right shapes, random or zero, with voltages of about 1."""
-    shape = {f.name: (*batch, feeder.n_bus) for f in fields(OpfSolution)}
+    names = (*ANSWERED_OF_DEVICES, *ANSWERED_OF_BUSES, "te_signal_per_kwh")
+    shape = dict.fromkeys(names, (*batch, feeder.n_bus))
     shape |= dict.fromkeys(("cost_per_hour", "status", "iterations"), batch)
     drawn = {name: np.zeros(size) if rng is None else rng.normal(0.0, 1.0, size) for name, size in shape.items()}
     drawn |= {name: np.zeros(batch, dtype=int) for name in ("status", "iterations")}
@@ -421,8 +423,8 @@ def test_energy_alone_is_shown_where_the_power_flow_has_no_derivatives():
 def test_parts_are_finite_whatever_the_figures(scale, upper_voltage):
     feeder = load_feeder("ieee33")
     solution = some_solution(feeder, 50, rng=np.random.default_rng(1))
-    scaled = {f.name: scale * getattr(solution, f.name) for f in fields(solution) if f.name != "voltage_pu"}
-    scaled |= {name: getattr(solution, name) for name in ("status", "iterations")}
+    names = (*ANSWERED_OF_DEVICES, *ANSWERED_OF_BUSES)
+    scaled = {name: scale * getattr(solution, name) for name in names if name != "voltage_pu"}
     parts = price_parts(feeder, replace(solution, **scaled), upper_voltage)
     for f in fields(parts):
         assert np.isfinite(getattr(parts, f.name)).all(), f.name

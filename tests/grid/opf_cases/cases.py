@@ -23,7 +23,15 @@ import numpy as np
 from peergrid.grid import load_feeder
 from peergrid.grid.dso import DsoQuery, Generators, OpfDso, Penalty
 from peergrid.grid.feeder import Feeder
-from peergrid.grid.opf.problem import Injections, OpfProblem, OpfSolution, OpfStatus, UpperVoltage, relaxation_gap
+from peergrid.grid.opf.problem import (
+    ANSWERED_OF_BUSES,
+    Injections,
+    OpfProblem,
+    OpfSolution,
+    OpfStatus,
+    UpperVoltage,
+    relaxation_gap,
+)
 
 FOLDERS = sorted(file.parent for file in Path(__file__).parent.glob("*/problem.json"))
 GENERATOR_FIELDS = [f.name for f in fields(Generators) if f.name != "bus"]
@@ -96,7 +104,7 @@ class Case:
             "voltage_pu": solution.voltage_pu,
             "price_per_kwh": solution.price_per_kwh,
             "reactive_price_per_kvarh": solution.reactive_price_per_kvarh,
-            **{name: getattr(solution, name) for name in type(solution).__dataclass_fields__ if "multiplier" in name},
+            **{name: getattr(solution, name) for name in ANSWERED_OF_BUSES if "multiplier" in name},
         }
         of_the_substation_too = {"voltage_pu", "price_per_kwh", "reactive_price_per_kvarh"}
         return {

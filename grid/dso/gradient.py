@@ -1,4 +1,4 @@
-"""What a small change of a query does to the DSO's response; see `grid/opf/gradient.py` for where that is defined."""
+"""What a small change of a query does to the DSO's response; `grid/opf/gradient.py` says where that is defined."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
+from peergrid.grid.dso.operators import OpfDso
+from peergrid.grid.dso.query import DsoQuery
+from peergrid.grid.dso.response import DsoResponse, DsoStatus
 from peergrid.grid.errors import InvalidQuery
 from peergrid.grid.opf.gradient import SolutionGradient, solve_with_gradient
 from peergrid.grid.opf.interior_point import InteriorPointOpf
@@ -50,32 +52,31 @@ def respond_with_gradient(
 ) -> tuple[DsoResponse, Callable[[ResponseGradient], QueryGradient]]:
     """The response, and the function that takes a loss's gradient with respect to it back to the query's numbers.
 
-    Gradients are zero for responses whose status is not OPTIMAL. A first proposal and penalties count as given.
+    Gradients are zero for responses whose status is not OPTIMAL. First proposals and penalties are constants to them.
 
     Raises:
         InvalidQuery: The query is at fault, or the DSO's solver is not the interior-point method.
     """
-    if not isinstance(dso._solve, InteriorPointOpf):
+    if not isinstance(dso.solver, InteriorPointOpf):
         raise InvalidQuery(
-            f"gradients come from the solver 'interior_point'; this DSO's is {type(dso._solve).__name__}"
+            f"gradients come from the solver 'interior_point'; this DSO's is {type(dso.solver).__name__}"
         )
     start = time.perf_counter()
     problem = dso.problem(query)
-    solution, to_problem = solve_with_gradient(dso._solve, problem)
-    response = dso._respond(problem, solution, start)
-    penalty = query.penalty or dso.penalty
+    solution, to_problem = solve_with_gradient(dso.solver, problem)
+    response = dso.response(problem, solution, start)
+    penalty, layout, asked = query.penalty or dso.penalty, dso.layout, problem.injections
 
     def pull_back(of_response: ResponseGradient) -> QueryGradient:
         is_optimal = (response.status == int(DsoStatus.OPTIMAL))[..., None]
-        batch, n_device = response.status.shape, len(problem.injections.bus)
-        p_kw, q_kvar = np.zeros((*batch, n_device)), np.zeros((*batch, n_device))
+        p_kw, q_kvar = np.zeros((2, *response.status.shape, layout.n_device))
         for of_devices, places, values in (
-            (p_kw, dso._of_trades, of_response.accepted_kw),
-            (p_kw, dso._of_generators, of_response.generator_kw),
-            (q_kvar, dso._of_generators, of_response.generator_kvar),
-            (p_kw, dso._of_shedding, None if of_response.shed_kw is None else of_response.shed_kw[..., 1:]),
-            (p_kw, 0, of_response.substation_kw),
-            (q_kvar, 0, of_response.substation_kvar),
+            (p_kw, layout.trades, of_response.accepted_kw),
+            (p_kw, layout.generators, of_response.generator_kw),
+            (q_kvar, layout.generators, of_response.generator_kvar),
+            (p_kw, layout.sheddable, None if of_response.shed_kw is None else of_response.shed_kw[..., 1:]),
+            (p_kw, layout.substation, of_response.substation_kw),
+            (q_kvar, layout.substation, of_response.substation_kvar),
         ):
             if values is not None:
                 of_devices[..., places] = values
@@ -84,21 +85,21 @@ def respond_with_gradient(
         of_solution = {name: np.where(is_optimal, v, 0.0) for name, v in given.items() if v is not None}
         found = to_problem(SolutionGradient(**of_solution))
 
-        # Loads are also what can be shed, with their reactive part.
+        # A load is also what can be shed of it, and its reactive part goes with that.
         of_load, of_reactive_load = found.load_kw.copy(), found.load_kvar.copy()
-        tan_phi = problem.injections.tan_phi[..., dso._of_shedding]
-        of_tan_phi, most = found.tan_phi[..., dso._of_shedding], problem.injections.p_max_kw[..., dso._of_shedding]
-        per_kw = np.divide(of_tan_phi, most, out=np.zeros_like(most), where=most > 0)
-        of_load[..., 1:] += np.where(most > 0, found.p_max_kw[..., dso._of_shedding], 0.0) - tan_phi * per_kw
+        sheddable = layout.sheddable
+        tan_phi, most = asked.tan_phi[..., sheddable], asked.p_max_kw[..., sheddable]
+        of_tan_phi, of_most = found.tan_phi[..., sheddable], found.p_max_kw[..., sheddable]
+        per_kw = np.divide(of_tan_phi, most, out=np.zeros(most.shape), where=most > 0)
+        of_load[..., 1:] += np.where(most > 0, of_most, 0.0) - tan_phi * per_kw
         of_reactive_load[..., 1:] += per_kw
-        # A proposal is the bound on its side, and what curtailment is counted from unless another was made first.
-        proposed = query.proposed_kw
-        trades = dso._of_trades
+        # A proposal is the bound on its side of zero, and what curtailment is counted from unless that was said.
+        proposed, trades = query.proposed_kw, layout.trades
         of_proposed = np.where(proposed < 0, found.p_min_kw[..., trades], 0.0)
         of_proposed += np.where(proposed > 0, found.p_max_kw[..., trades], 0.0)
-        counts_from_itself = problem.injections.reference_kw[..., trades] == proposed
+        counts_from_itself = asked.reference_kw[..., trades] == proposed
         of_proposed += np.where(counts_from_itself, found.reference_kw[..., trades], 0.0)
-        of_lmp = found.linear_per_kwh[..., 0]
+        of_lmp = found.linear_per_kwh[..., layout.substation]
         if penalty.energy_at_lmp:
             of_lmp = of_lmp + found.linear_per_kwh[..., trades].sum(axis=-1)
         return QueryGradient(
