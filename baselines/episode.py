@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.common.policy import Policy
 from peergrid.envs.microgrid import Interval, diesel_cost, utility, wear
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.mechanisms import pairs_kw
 from peergrid.envs.p2p_trading.types import Days, Outcome, Params
-from peergrid.envs.policy import Policy
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.prices import PriceParts
 

@@ -21,12 +21,12 @@ from jaxtyping import Bool, Float
 
 from peergrid.baselines.policies import MarketPolicy, targeting, within_limits
 from peergrid.baselines.storage import interpolated, plan_storage
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import Interval, Microgrids, battery_reach, export_at, export_range
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation, energy_window
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Params, State
-from peergrid.envs.rows import rows_of
 from peergrid.grid.dso import DsoQuery
 
 EXPORTS = 7  # that are asked about first, from full import to full export

@@ -1,7 +1,7 @@
 """Fixed policies: what learning agents are measured against.
 
-Each plays any environment that `peergrid.envs.policy.Policy` allows. Random needs action spaces alone; the others read
-the P2P market's own description of its observations, and each microgrid's private data.
+Each plays any environment that `peergrid.envs.common.policy.Policy` allows. Random needs action spaces alone; the
+others read the P2P market's own description of its observations, and each microgrid's private data.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
-from peergrid.envs.entries import unbent
+from peergrid.envs.common.entries import unbent
+from peergrid.envs.common.policy import Observations
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import battery_limits, export_at, export_range, marginal_value, store
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
-from peergrid.envs.policy import Observations
-from peergrid.envs.rows import rows_of
 from peergrid.envs.scenario import Scenario
 
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders

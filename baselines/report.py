@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from peergrid.baselines.episode import PARTS, Episode
-from peergrid.envs.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
+from peergrid.envs.common.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
 from peergrid.grid.dso import DsoStatus
 
 PAGE = files("peergrid.baselines") / "page"

@@ -26,7 +26,7 @@ from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import policy_of
 from peergrid.baselines.report import day_facts, write_page
 from peergrid.command import command
-from peergrid.envs.drawing import clock
+from peergrid.envs.common.drawing import clock
 from peergrid.envs.scenario import scenario_from_dict
 from peergrid.grid.dso import DsoStatus
 from peergrid.grid.parts import part_name

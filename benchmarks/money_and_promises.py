@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import MECHANISMS
 
 HOURS = 24
 CLAIMED = 1e-9

@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from peergrid.envs.common.registered import PREDICTORS
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import PREDICTORS
 from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.parts import resolve
 

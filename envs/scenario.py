@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.common.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.common.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.microgrid import Microgrids
-from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.grid.catalogue import feeder_names, load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, UncheckedDso
 from peergrid.grid.errors import InvalidScenario, raise_faults

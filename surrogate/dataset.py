@@ -38,10 +38,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from peergrid.envs.common.profiles import DayShape, evaluation_days, training_days
 from peergrid.envs.microgrid import Interval, export_at, export_range
 from peergrid.envs.p2p_trading.simulation import build_days, build_params
 from peergrid.envs.p2p_trading.types import Params
-from peergrid.envs.profiles import DayShape, evaluation_days, training_days
 from peergrid.envs.scenario import Scenario, build_profiles, load_scenario
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidDataset, PeergridError

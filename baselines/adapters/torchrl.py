@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from peergrid.baselines.adapters import needs
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS

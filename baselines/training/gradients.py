@@ -41,8 +41,8 @@ from torch import Tensor, nn
 from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
-from peergrid.envs.configuration import from_mapping
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent
+from peergrid.envs.common.configuration import from_mapping
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, bent
 from peergrid.envs.microgrid import battery_reach, export_band, marginal_value
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
-from peergrid.envs.configuration import from_mapping
+from peergrid.envs.common.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid.errors import PeergridError

@@ -10,14 +10,14 @@ from gymnasium import spaces
 from jaxtyping import Float
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
+from peergrid.envs.common.entries import Entry, box
+from peergrid.envs.common.profiles import ProfileSource
 from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
-from peergrid.envs.profiles import ProfileSource
 from peergrid.envs.scenario import Scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError

@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from peergrid.envs.actions import as_array
-from peergrid.envs.entries import Entry
+from peergrid.envs.common.actions import as_array
+from peergrid.envs.common.entries import Entry
+from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import METADATA, P2PTrading
 from peergrid.envs.p2p_trading.players import Solo
 from peergrid.envs.p2p_trading.types import N_ACTIONS
-from peergrid.envs.policy import Policy
 from peergrid.grid.errors import InvalidAction, PeergridError
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.limits import LIMIT_FIGURES, limit_figures
+from peergrid.envs.common.limits import LIMIT_FIGURES, limit_figures
 from peergrid.envs.p2p_trading.types import Outcome, Params
 
 # name: (unit, meaning); figures of the whole network are the same for every microgrid.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
+from peergrid.envs.common.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
 from peergrid.envs.p2p_trading.outlook import (
     AHEAD_OPTIONS,
     Foretold,

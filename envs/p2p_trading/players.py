@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from peergrid.envs.common.policy import BatchPolicy, Policy
+from peergrid.envs.common.registered import POLICIES
+from peergrid.envs.common.vector import Player
 from peergrid.envs.p2p_trading.env import METADATA, P2PTrading, picture
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
-from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.envs.registered import POLICIES
-from peergrid.envs.vector import Player
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import resolve
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.actions import check_actions
-from peergrid.envs.entries import Entry, bounds, clipped
-from peergrid.envs.episodes import Episodes
+from peergrid.envs.common.actions import check_actions
+from peergrid.envs.common.entries import Entry, bounds, clipped
+from peergrid.envs.common.episodes import Episodes
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.common.registered import DSOS, MECHANISMS, PREDICTORS
+from peergrid.envs.common.rows import rows_of, unless_all, with_rows, written
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Outcome, Params, State
-from peergrid.envs.profiles import Day, DayShape, ProfileSource
-from peergrid.envs.registered import DSOS, MECHANISMS, PREDICTORS
-from peergrid.envs.rows import rows_of, unless_all, with_rows, written
 from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError

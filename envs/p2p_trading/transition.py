@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.envs.entries import bent, unbent
+from peergrid.envs.common.entries import bent, unbent
+from peergrid.envs.common.signals import te_signal_per_kwh
 from peergrid.envs.microgrid import (
     Interval,
     battery_limits,
@@ -27,7 +28,6 @@ from peergrid.envs.microgrid import (
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
-from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.grid.dso import DsoQuery, DsoResponse
 
 CURTAILED_SHARE = 0.01

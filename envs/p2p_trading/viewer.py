@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch
 from rich.table import Table
 
-from peergrid.envs.drawing import (
+from peergrid.envs.common.drawing import (
     ALARM,
     INK,
     LEGEND,

@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
-from peergrid.envs.entries import Entry, box
-from peergrid.envs.profiles import ProfileSource
+from peergrid.envs.common.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
+from peergrid.envs.common.entries import Entry, box
+from peergrid.envs.common.profiles import ProfileSource
 from peergrid.envs.transactive.infos import NETWORK_INFOS, OWN_INFOS, measure, nothing_yet
 from peergrid.envs.transactive.scenario import TransactiveScenario
 from peergrid.envs.transactive.simulation import Transactive

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from peergrid.envs.actions import check_actions, check_render_mode
-from peergrid.envs.entries import Entry, box
-from peergrid.envs.policy import BatchPolicy
+from peergrid.envs.common.actions import check_actions, check_render_mode
+from peergrid.envs.common.entries import Entry, box
+from peergrid.envs.common.policy import BatchPolicy
 from peergrid.envs.transactive.env import METADATA, picture
 from peergrid.envs.transactive.players import PricingDso
 from peergrid.envs.transactive.simulation import Transactive

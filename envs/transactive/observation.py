@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, Entry
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, Entry
 from peergrid.envs.transactive.transition import current
 from peergrid.envs.transactive.types import Days, Params, State
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.policy import BatchPolicy
-from peergrid.envs.registered import TRANSACTIVE_POLICIES
+from peergrid.envs.common.policy import BatchPolicy
+from peergrid.envs.common.registered import TRANSACTIVE_POLICIES
+from peergrid.envs.common.vector import Player
 from peergrid.envs.transactive.env import METADATA, picture
 from peergrid.envs.transactive.infos import NETWORK_INFOS, measure
 from peergrid.envs.transactive.simulation import Transactive
-from peergrid.envs.vector import Player
 from peergrid.grid.parts import resolve
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
-from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
+from peergrid.envs.common.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.common.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.scenario import DsoSpec, NetworkSpec, build_feeder
 from peergrid.envs.transactive.resources import Resources
 from peergrid.envs.transactive.signal import SignalBase

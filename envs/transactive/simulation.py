@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.actions import check_actions
-from peergrid.envs.entries import bounds, clipped
-from peergrid.envs.episodes import Episodes
-from peergrid.envs.profiles import Day, DayShape, ProfileSource
-from peergrid.envs.registered import RULES
-from peergrid.envs.rows import rows_of, unless_all, with_rows
+from peergrid.envs.common.actions import check_actions
+from peergrid.envs.common.entries import bounds, clipped
+from peergrid.envs.common.episodes import Episodes
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.common.registered import RULES
+from peergrid.envs.common.rows import rows_of, unless_all, with_rows
 from peergrid.envs.transactive import observation
 from peergrid.envs.transactive.day_ahead import agree
 from peergrid.envs.transactive.plans import AgentPlan

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.envs.signals import te_signal_per_kwh
+from peergrid.envs.common.signals import te_signal_per_kwh
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
 from peergrid.envs.transactive.signal import SignalBase, Standing

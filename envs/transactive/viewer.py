@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
-from peergrid.envs.drawing import (
+from peergrid.envs.common.drawing import (
     ALARM,
     INK,
     LEGEND,

@@ -26,10 +26,10 @@ from peergrid.baselines.policies import (
     community_export,
 )
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.microgrid import marginal_value
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import load_scenario
 
 POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence, Adaptive)

@@ -12,8 +12,8 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from peergrid.envs.common.profiles import SyntheticProfiles, training_days
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.profiles import SyntheticProfiles, training_days
 from peergrid.envs.scenario import (
     DsoSpec,
     GeneratorSpec,

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.envs.entries import bent, unbent
+from peergrid.envs.common.entries import bent, unbent
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, observe
 from peergrid.envs.p2p_trading.predictors import no_prediction
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import MECHANISMS
 from peergrid.envs.scenario import load_scenario, scenario_names
 from peergrid.grid.errors import UnknownName
 

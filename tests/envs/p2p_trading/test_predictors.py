@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent, unbent
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, bent, unbent
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, proposals

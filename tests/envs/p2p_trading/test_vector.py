@@ -21,12 +21,12 @@ from gymnasium.wrappers.vector import (
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.policies import NoTrade
+from peergrid.envs.common.policy import BatchPolicy, Policy
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.scenario import build_dso, load_scenario
-from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 REGISTERED = sorted(

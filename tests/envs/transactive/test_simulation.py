@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from peergrid.baselines.transactive_policies import Optimising
-from peergrid.envs.rows import rows_of
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive.plans import Outlook
 from peergrid.envs.transactive.resources import operating_cost
 from peergrid.envs.transactive.scenario import load_scenario

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 
-from peergrid.envs.rows import rows_of
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive.resources import SetPoints, store
 from peergrid.envs.transactive.scenario import build_dso, load_scenario
 from peergrid.envs.transactive.settlement import spread_cost

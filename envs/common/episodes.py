@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.utils.seeding import np_random
 
-from peergrid.envs.profiles import Day, DayShape, ProfileSource, TableProfiles, evaluation_days, training_days
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource, TableProfiles, evaluation_days, training_days
 from peergrid.grid.errors import PeergridError, UnknownName
 
 EVALUATION_DAY = "evaluation_day"

@@ -11,8 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.actions import check_actions, check_render_mode
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.actions import check_actions, check_render_mode
+from peergrid.envs.common.entries import Entry, box
 from peergrid.grid.errors import PeergridError
 
 
