@@ -36,7 +36,7 @@ from peergrid.envs.common.limits import LOADING_TOLERANCE
 from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
-from peergrid.envs.scenario import GROUP, Scenario, build_dso, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import GROUP, Scenario, build_dso, scenario_from_dict
 from peergrid.grid.dso import UncheckedDso
 from peergrid.surrogate.predictor import shipped_file, shipped_predictor
 

@@ -34,8 +34,8 @@ from peergrid.baselines.score import score, score_interval
 from peergrid.command import command
 from peergrid.envs.common.policy import BatchPolicy
 from peergrid.envs.common.registered import PREDICTORS
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
 from peergrid.surrogate.predictor import shipped_file
 

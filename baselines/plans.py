@@ -14,9 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation, build_params
 from peergrid.envs.p2p_trading.types import Params
-from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.opf.branch_flow import branch_flow
 from peergrid.grid.opf.conic import LARGEST_RATING_PU

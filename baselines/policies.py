@@ -20,10 +20,10 @@ from peergrid.envs.common.policy import Observations
 from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import battery_limits, export_at, export_range, marginal_value, store
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
-from peergrid.envs.scenario import Scenario
 
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
 

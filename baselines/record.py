@@ -28,8 +28,8 @@ from peergrid.baselines.training.lesson import player_of
 from peergrid.command import command
 from peergrid.envs.common.policy import BatchPolicy
 from peergrid.envs.p2p_trading.players import RowByRow, Solo, Trader
+from peergrid.envs.p2p_trading.scenario import Scenario, scenario_from_dict
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import Scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName
 from peergrid.grid.parts import NAMES_A_PART, part_name, resolve
 

@@ -19,7 +19,7 @@ from peergrid.baselines.policies import NoTrade
 from peergrid.baselines.score import Scored, evaluate, optimal_welfare, score
 from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.scenario import Scenario
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.grid.errors import InvalidDataset
 
 

@@ -27,7 +27,7 @@ from peergrid.baselines.learned import policy_of
 from peergrid.baselines.report import day_facts, write_page
 from peergrid.command import command
 from peergrid.envs.common.drawing import clock
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.dso import DsoStatus
 from peergrid.grid.parts import part_name
 

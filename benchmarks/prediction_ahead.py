@@ -20,9 +20,9 @@ from rich.table import Table
 from peergrid.baselines.foresight import Foresighted, Rest, answers_of, plan_against
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days, State
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.surrogate.predictor import shipped_file, transformer
 
 AHEAD = (0, 1, 2, 4, 7, 12)

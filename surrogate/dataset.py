@@ -40,9 +40,9 @@ from tqdm import tqdm
 
 from peergrid.envs.common.profiles import DayShape, evaluation_days, training_days
 from peergrid.envs.microgrid import Interval, export_at, export_range
+from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles, load_scenario
 from peergrid.envs.p2p_trading.simulation import build_days, build_params
 from peergrid.envs.p2p_trading.types import Params
-from peergrid.envs.scenario import Scenario, build_profiles, load_scenario
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidDataset, PeergridError
 

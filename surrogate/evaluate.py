@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from peergrid.command import command
 from peergrid.envs.p2p_trading.predictors import Prediction, oracle
-from peergrid.envs.scenario import (
+from peergrid.envs.p2p_trading.scenario import (
     Scenario,
     build_dso,
     build_microgrids,

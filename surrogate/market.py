@@ -10,10 +10,10 @@ import numpy as np
 from peergrid.envs.common.profiles import evaluation_days
 from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
+from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
-from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.dataset import Samples, concatenate
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso, load_scenario
 from peergrid.envs.p2p_trading.types import Public
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario
 from peergrid.grid.dso import Coefficient, Dso, OpfDso, Penalty, UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.dataset import network_digest, write_whole

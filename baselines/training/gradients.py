@@ -45,10 +45,10 @@ from peergrid.envs.common.configuration import from_mapping
 from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, bent
 from peergrid.envs.microgrid import battery_reach, export_band, marginal_value
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Now, Outcome, Params
-from peergrid.envs.scenario import Scenario, build_dso
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
 from peergrid.grid.dso_gradient import QueryGradient, ResponseGradient, respond_with_gradient
 from peergrid.grid.errors import PeergridError

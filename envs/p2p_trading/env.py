@@ -16,9 +16,9 @@ from peergrid.envs.common.profiles import ProfileSource
 from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
-from peergrid.envs.scenario import Scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError
 

@@ -19,9 +19,16 @@ from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import (
+    Scenario,
+    build_dso,
+    build_microgrids,
+    build_profiles,
+    check_scenario,
+    load_scenario,
+)
 from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Outcome, Params, State
-from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.parts import resolve

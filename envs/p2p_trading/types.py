@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.microgrid import Dispatch, Interval, Microgrids
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Mechanism
+from peergrid.envs.p2p_trading.scenario import MarketSpec
 from peergrid.envs.p2p_trading.settlement import Bills
-from peergrid.envs.scenario import MarketSpec
 from peergrid.grid.dso import Dso, DsoResponse, Generators
 from peergrid.grid.feeder import Feeder
 

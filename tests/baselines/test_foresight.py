@@ -12,9 +12,9 @@ from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade
 from peergrid.baselines.score import optimal_welfare, score
 from peergrid.envs.microgrid import marginal_value
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.scenario import load_scenario
 
 DAYS = 2
 

@@ -12,7 +12,7 @@ from peergrid.baselines.horizons import HorizonSettings, Point, draw, learned, m
 from peergrid.baselines.jobs import DONE, RESULT, RUN
 from peergrid.baselines.references import References
 from peergrid.envs.common.configuration import read_file
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 SETTINGS = HorizonSettings(

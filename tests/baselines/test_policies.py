@@ -28,9 +28,9 @@ from peergrid.baselines.policies import (
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.microgrid import marginal_value
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.scenario import load_scenario
 
 POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence, Adaptive)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.surrogate import evaluate
 from peergrid.surrogate.correlations import pearson_by_bus
 from peergrid.surrogate.dataset import Samples, Sampling, Shard, draw, label, load_subset, make_dataset

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.surrogate import figures
 from peergrid.surrogate.dataset import Sampling, Shard, draw
 from peergrid.surrogate.model import PARTS

@@ -21,9 +21,9 @@ import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.baselines.policies import NoTrade
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.scenario import load_scenario
 
 HOURS, MARKETS = 4, 3
 SHORT = load_scenario("ieee33", intervals=HOURS)

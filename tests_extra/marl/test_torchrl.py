@@ -10,7 +10,7 @@ from torchrl.envs.utils import check_env_specs
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=4)

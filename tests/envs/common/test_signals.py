@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from peergrid.envs.common.signals import te_signal_per_kwh
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 from peergrid.envs.transactive import scenario as transactive
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.grid import load_feeder

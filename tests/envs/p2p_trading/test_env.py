@@ -9,8 +9,8 @@ from peergrid.envs import p2p_trading_v0
 from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import DsoStatus, OpfDso, UncheckedDso
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 

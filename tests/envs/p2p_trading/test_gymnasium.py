@@ -8,7 +8,7 @@ import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.policies import NoTrade
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 

@@ -10,8 +10,8 @@ from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, observe
 from peergrid.envs.p2p_trading.predictors import no_prediction
+from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_names
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario, scenario_names
 from peergrid.grid.errors import UnknownName
 
 

@@ -11,10 +11,10 @@ from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, proposals
 from peergrid.envs.p2p_trading.outlook import ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction, oracle
+from peergrid.envs.p2p_trading.scenario import build_dso
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import Public
-from peergrid.envs.scenario import build_dso
 from peergrid.grid.dso import DsoQuery, OpfDso, UncheckedDso
 from peergrid.grid.errors import PeergridError
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from peergrid.envs.common.profiles import evaluation_days
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation, build_params, energy_window
 from peergrid.envs.p2p_trading.types import Days
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 N = 3

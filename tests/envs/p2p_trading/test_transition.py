@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from peergrid.baselines.policies import NoTrade
 from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.microgrid import export_at, export_range
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import advance, current_interval, decode, encode, intervals_from
 from peergrid.envs.p2p_trading.types import Outcome, Params
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
 from peergrid.grid.prices import PriceParts
 

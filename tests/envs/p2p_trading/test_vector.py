@@ -25,8 +25,8 @@ from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 REGISTERED = sorted(

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario, scenario_names
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome
 from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_figure, draw_rgb
-from peergrid.envs.scenario import build_dso, load_scenario, scenario_names
 from peergrid.grid.dso import DsoStatus, UncheckedDso
 
 
