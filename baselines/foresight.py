@@ -328,7 +328,7 @@ def _known_answer(
                 lmp_per_kwh=for_each(coming.lmp_per_kwh),
             )
         )
-        price = response.price_per_kwh[..., params.trade_bus[agent]]
+        price = response.price_per_kwh[..., params.agent_bus[agent]]
         return response.accepted_kw[:, :, None, :, agent], price[:, :, None]
 
     return answer

@@ -22,7 +22,7 @@ from peergrid.envs.microgrid import battery_limits, export_at, export_range, mar
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
+from peergrid.envs.p2p_trading.transition import encode, no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
 
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
@@ -86,8 +86,7 @@ class MarketPolicy:
     def act_rows(
         self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
     ) -> Float[np.ndarray, "batch agent number"]:
-        state, days = simulation.running()
-        now = current_interval(state, days, simulation.params)
+        now = simulation.now()
         return encode(self.decide(simulation, now, seen), now, simulation.params).astype(np.float32)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:

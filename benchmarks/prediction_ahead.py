@@ -43,7 +43,7 @@ def main() -> None:
         states.append(simulation.running()[0])
         _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
         exports.append(outcome.response.accepted_kw)
-        prices.append(outcome.response.price_per_kwh[:, params.trade_bus])
+        prices.append(outcome.response.price_per_kwh[:, params.agent_bus])
     days = simulation.running()[1]
     export_kw, price = np.stack(exports, axis=2), np.stack(prices, axis=2)  # [row, agent, time]
 

@@ -382,7 +382,7 @@ def _draw_questions(shard: Shard) -> _Drawn:
     def rows(values: Float[np.ndarray, "day time *more"]) -> np.ndarray:
         return values[:, chosen].reshape(-1, *values.shape[2:])
 
-    n, n_trade = shard.days * len(chosen), len(params.trade_bus)
+    n, n_trade = shard.days * len(chosen), len(params.agent_bus)
 
     def between(ends: tuple[float, float]) -> Float[np.ndarray, " row"]:
         return rng.uniform(*ends, n)

@@ -141,7 +141,7 @@ class TradingEnv(EnvBase):
             group["info"] = dict(zip(self._infos, self._told[..., None].copy(), strict=True))
         seen = {
             GROUP: TensorDict(group, batch_size=(*shape, simulation.n_agent)),
-            "state": simulation.global_state(simulation.seen),
+            "state": simulation.global_state(),
             "done": over,
             "terminated": over & ends_itself,
             "truncated": over & (not ends_itself),

@@ -17,7 +17,11 @@ from peergrid.envs.common.profiles import Day
 from peergrid.envs.common.rows import rows_of, unless_all, with_rows
 from peergrid.grid.errors import PeergridError
 
-StateT, DaysT, NowT, OutcomeT = TypeVar("StateT"), TypeVar("DaysT"), TypeVar("NowT"), TypeVar("OutcomeT")
+StateT = TypeVar("StateT")
+DaysT = TypeVar("DaysT")
+NowT = TypeVar("NowT")
+OutcomeT = TypeVar("OutcomeT")
+BatchT = TypeVar("BatchT", bound="Batch[Any, Any, Any, Any]")
 
 
 class Batch(ABC, Generic[StateT, DaysT, NowT, OutcomeT]):
@@ -193,7 +197,7 @@ class Batch(ABC, Generic[StateT, DaysT, NowT, OutcomeT]):
         """Let these be all rows, or the marked ones, and look at them."""
         now = self._current(state, days)
         seen = clipped(self._observe(state, days, now, foretold), self._bounds)
-        self._now = (state, days, self.params, now)
+        self._now = (state, days, self.params, now) if rows is None else None
         if rows is not None:
             old_state, old_days = self.running()
             state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
@@ -209,7 +213,7 @@ class Batch(ABC, Generic[StateT, DaysT, NowT, OutcomeT]):
         """The global state of every row, for centralised critics."""
         return clipped(self._global_state(*self.running()), self._state_bounds)
 
-    def row(self, i: int) -> Any:
+    def row(self: BatchT, i: int) -> BatchT:
         """Row i as it is now, as a batch of its own: to look at, as steps of either are not seen by the other."""
         state, days = self.running()
         this, alone = slice(i, i + 1), copy(self)

@@ -181,7 +181,7 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def state(self) -> np.ndarray:
         """The global view for centralised critics, entry by entry as `describe_state` says."""
-        return self.simulation.global_state(self.simulation.seen)[0]
+        return self.simulation.global_state()[0]
 
     def render(self) -> str | np.ndarray | None:
         """The last interval as a table ("ansi") or as a picture of the feeder ("rgb_array")."""

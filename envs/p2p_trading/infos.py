@@ -65,7 +65,7 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
     parts = response.price_parts
 
     def at_own(values: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
-        return values.take(params.trade_bus, axis=-1)
+        return values.take(params.agent_bus, axis=-1)
 
     of_network = {
         "lmp_per_kwh": outcome.lmp_per_kwh,

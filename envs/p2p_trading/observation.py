@@ -16,7 +16,7 @@ from peergrid.envs.p2p_trading.outlook import (
     supposed,
 )
 from peergrid.envs.p2p_trading.predictors import Predictor
-from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
+from peergrid.envs.p2p_trading.transition import intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
 
 OPTIONS = ("full import", "no trade", "last proposal", "full export")
@@ -88,10 +88,10 @@ def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]
 
 
 def observe(
-    state: State, days: Days, foretold: Foretold, predictor: Predictor, params: Params
+    state: State, days: Days, now: Now, foretold: Foretold, predictor: Predictor, params: Params
 ) -> Float[np.ndarray, "batch agent entry"]:
     """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
-    now, coming = current_interval(state, days, params), expected(state, days, params, 1)
+    coming = expected(state, days, params, 1)
     lmp_ahead = expected_lmp_per_kwh(state, days, params, params.lookahead)[:, 1:]
     asked_kw = proposals(now, state)
     others_kw = state.last_accepted_kw[:, None]
@@ -175,7 +175,7 @@ def _with_room(middle_low_high: list[Float[np.ndarray, "..."]]) -> list[Float[np
 
 def state_layout(params: Params) -> tuple[Entry, ...]:
     """The entries of the global state: what every microgrid sees, then load and last voltage of every bus."""
-    agents = range(len(params.trade_bus))
+    agents = range(len(params.agent_bus))
     seen = [
         Entry(name=f"microgrid_{i}: {e.name}", unit=e.unit, low=e.low, high=e.high)
         for i in agents

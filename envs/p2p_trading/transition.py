@@ -6,7 +6,6 @@ Rows of the batch never touch each other. Energy prices are at the microgrids' o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,10 +34,14 @@ T = TypeVar("T")
 
 
 def advance(
-    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params
+    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params, now: Now | None = None
 ) -> tuple[State, Outcome]:
-    """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled."""
-    now = current_interval(state, days, params)
+    """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled.
+
+    Args:
+        now: What `current_interval` says, where it has been asked before.
+    """
+    now = now or current_interval(state, days, params)
     decisions, clipped = decode(actions, now, params)
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
 
@@ -49,7 +52,7 @@ def advance(
         params.microgrids, state.stored_kwh, decisions.battery_kw, now.least_kwh, now.most_kwh, params.step_hours
     )
 
-    price = response.price_per_kwh.take(params.trade_bus, axis=-1)
+    price = response.price_per_kwh.take(params.agent_bus, axis=-1)
     billed = bills(
         agreed.contracts,
         accepted,
@@ -87,7 +90,7 @@ def advance(
         stored_kwh=stored,
         bills=billed,
         lmp_per_kwh=now.lmp_per_kwh,
-        te_price_per_kwh=te_price.take(params.trade_bus, axis=-1),
+        te_price_per_kwh=te_price.take(params.agent_bus, axis=-1),
         gain=gain,
         dso_result=result,
         welfare=common,
@@ -109,12 +112,8 @@ def advance(
     return after, outcome
 
 
-@lru_cache(maxsize=1)
 def current_interval(state: State, days: Days, params: Params) -> Now:
-    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do.
-
-    The answer to the last question is kept, as observation, policies and step ask the same one.
-    """
+    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do."""
     rows, t = intervals_from(state.step)
     interval = Interval(
         pv_kw=days.pv_kw[rows, t],
@@ -218,7 +217,7 @@ def counted_from_no_trade(state: State, days: Days, params: Params) -> Days:
     days = replace(days, no_trade_gain=gains, no_trade_welfare=welfare)
     for t in range(params.intervals):
         now = current_interval(state, days, params)
-        state, outcome = advance(state, encode(no_trade(state, now), now, params), days, params)
+        state, outcome = advance(state, encode(no_trade(state, now), now, params), days, params, now)
         gains[:, t], welfare[:, t] = outcome.gain, outcome.welfare
     return days
 

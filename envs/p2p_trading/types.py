@@ -26,7 +26,7 @@ class Public:
 
     feeder: Feeder
     dso: Dso
-    trade_bus: Int[np.ndarray, " agent"]
+    agent_bus: Int[np.ndarray, " agent"]
     rating_kw: Float[np.ndarray, " agent"]
     step_hours: float
 
@@ -50,7 +50,7 @@ class Params:
     """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals."""
 
     feeder: Feeder
-    trade_bus: Int[np.ndarray, " agent"]
+    agent_bus: Int[np.ndarray, " agent"]
     microgrids: Microgrids
     generators: Generators
     voll_per_kwh: float
@@ -75,7 +75,7 @@ class Params:
         return Public(
             feeder=self.feeder,
             dso=self.dso,
-            trade_bus=self.trade_bus,
+            agent_bus=self.agent_bus,
             rating_kw=self.microgrids.rating_kw,
             step_hours=self.step_hours,
         )

@@ -25,14 +25,16 @@ def advance(
     days: Days,
     params: Params,
     next_root_per_kwh: Float[np.ndarray, " batch"] | None = None,
+    now: Now | None = None,
 ) -> tuple[State, Outcome]:
     """One TE iteration: agents answer the signal, power flows, the DSO closes the hour or moves the signal.
 
     Args:
         chosen: What the agents answer; what is physically impossible is clipped.
         next_root_per_kwh: Where the DSO moves the root signal if the hour goes on; by its rule if None.
+        now: What `current` says, where it has been asked before.
     """
-    now = current(state, days, params)
+    now = now or current(state, days, params)
     asked = clip(chosen, now.limits, params)
     response = params.dso(
         DsoQuery(

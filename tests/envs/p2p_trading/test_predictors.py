@@ -165,7 +165,6 @@ def test_what_one_microgrid_is_told_does_not_depend_on_what_the_others_keep_to_t
     before = sim.observe()[:, 0]
     sim.params = replace(sim.params, microgrids=replace(grids, **secrets))
     sim.days = replace(days, **own)
-    current_interval.cache_clear()
     np.testing.assert_allclose(sim.observe()[:, 0], before, rtol=1e-6, atol=1e-6)
     assert np.abs(sim.observe()[:, 1] - sim.seen[:, 1]).max() > 0.01
 

@@ -369,7 +369,7 @@ def test_every_payment_is_somebody_elses_and_welfare_is_what_is_left(mechanism, 
     spec, hours, now = sim.scenario, 0.5, current_interval(*sim.running(), sim.params)
     r, bill, gain = outcome.response, outcome.bills.total, outcome.reward
     cap, delta, lmp = spec.market.price_cap_per_kwh, spec.market.half_spread_per_kwh, now.lmp_per_kwh
-    price = np.clip(r.price_per_kwh[:, sim.params.trade_bus], -cap, cap)
+    price = np.clip(r.price_per_kwh[:, sim.params.agent_bus], -cap, cap)
     deviation = np.abs(r.accepted_kw - outcome.contracts.quantity_kw)
     in_play = np.abs(bill).sum(-1) + (np.abs(price * r.accepted_kw) + delta * deviation).sum(-1) * hours
     in_play += np.abs(lmp * r.substation_kw) * hours + spec.market.retail_per_kwh * now.load_kw.sum(-1) * hours
@@ -408,7 +408,7 @@ def test_the_reward_is_utility_less_generation_wear_and_bill():
         c, pi = outcome.contracts.quantity_kw[row, agent], outcome.contracts.price_per_kwh[row, agent]
         prices = np.clip(outcome.response.price_per_kwh[row], -1, 1)
         nodal, upstream, q = (
-            prices[sim.params.trade_bus[agent]],
+            prices[sim.params.agent_bus[agent]],
             prices[0],
             outcome.response.accepted_kw[row, agent] - c,
         )
@@ -508,8 +508,8 @@ def _account(outcome: Outcome, who: np.ndarray, params: Params) -> dict[str, np.
         "contract": outcome.contracts.quantity_kw,
         "price": outcome.contracts.price_per_kwh,
         "injection": outcome.response.accepted_kw,
-        "nodal": np.clip(price[:, params.trade_bus], -cap, cap),
-        "upstream": np.repeat(np.clip(price[:, :1], -cap, cap), len(params.trade_bus), axis=1),
+        "nodal": np.clip(price[:, params.agent_bus], -cap, cap),
+        "upstream": np.repeat(np.clip(price[:, :1], -cap, cap), len(params.agent_bus), axis=1),
         "bill": outcome.bills.total,
         "reward": outcome.reward,
     }
