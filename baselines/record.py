@@ -104,7 +104,7 @@ def record(settings: RecordSettings, scenario: Scenario, folder: Path) -> dict[s
             "player": settings.player,
             "policies": settings.policies,
             "seed": settings.seed,
-            "terminates": player.terminates,
+            "terminates": player.simulation.terminates,
             "entries": [entry.name for entry in player.entries],
             "version": peergrid.__version__,
         }

@@ -167,7 +167,7 @@ class Learner:
     """Actor, critic and their optimiser."""
 
     def __init__(self, settings: PpoSettings, player: Trader, hidden: list[int]) -> None:
-        self.settings, self.terminates = settings, player.terminates
+        self.settings, self.terminates = settings, player.simulation.terminates
         n_seen, heads = len(player.entries), player.slots_per_row if settings.own_heads else 1
         n_more = n_context(settings, player.simulation)
         self.actor = Network(n_seen, hidden, player.n_numbers, heads, 0.01)

@@ -86,7 +86,7 @@ def test_the_statistics_of_an_episode_are_the_sum_of_its_rewards(name, mode):
         # One of both, for all at once, as the scenario says.
         assert not (terminations & truncations).any()
         if (terminations | truncations).any():
-            terminates = envs.unwrapped.player.terminates
+            terminates = envs.unwrapped.player.simulation.terminates
             assert terminations.all() == terminates and truncations.all() == (not terminates)
             assert infos["episode"]["l"].tolist() == [HOURS] * envs.num_envs and infos["_episode"].all()
             np.testing.assert_allclose(infos["episode"]["r"], earned, rtol=1e-9)
