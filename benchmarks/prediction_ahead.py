@@ -64,15 +64,15 @@ def main() -> None:
     usual_kw = ((export_kw.sum(axis=0) - export_kw) / max(n_days - 1, 1)).swapaxes(1, 2)
 
     def day_ahead(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, planned_kw[:, t : t + own_kw.shape[2]])
 
     def usual(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, usual_kw[:, t : t + own_kw.shape[2]])
 
     def known(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, export_kw[:, :, t : t + own_kw.shape[2]].swapaxes(1, 2))
 
     askers: dict[tuple[str, str], tuple[Predictor, Supposing]] = {
@@ -98,7 +98,7 @@ def main() -> None:
         for others, suppose in asked_early.items()
     }
     for state in states:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         coming = expected(state, days, params, params.intervals - t)
         own_kw, true = export_kw[:, :, t:, None], price[:, :, t:]
         found = {

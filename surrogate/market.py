@@ -47,10 +47,10 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
         state, drawn = simulation.running()
         now = simulation.now()
         _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, N_ACTIONS)))
-        response, t = outcome.response, int(state.step[0])
+        response, t = outcome.response, int(state.interval[0])
         played.append(
             Samples(
-                hour=(state.step * params.step_hours).astype(int),
+                hour=(state.interval * params.step_hours).astype(int),
                 load_kw=now.load_kw,
                 load_kvar=now.load_kvar,
                 proposed_kw=outcome.proposed_kw,

@@ -103,7 +103,7 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
         "battery_kw": outcome.dispatch.battery_kw,
         "bill": outcome.bills.total,
         "gain": outcome.gain,
-        "clipped_kw": outcome.clipped,
+        "clipped_kw": outcome.clipped_kw,
     }
     measured = np.empty((len(INFOS), *outcome.gain.shape))
     for name, values in of_microgrid.items():

@@ -120,7 +120,7 @@ class Simulation(Batch[State, Days, Now, Outcome]):
         lmp = days.lmp_per_kwh[:, :1]
         nothing = np.zeros((n_row, self.n_agent))
         return State(
-            step=np.zeros(n_row, dtype=int),
+            interval=np.zeros(n_row, dtype=int),
             stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
             last_lmp_per_kwh=lmp[:, 0],
             last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
@@ -143,10 +143,10 @@ class Simulation(Batch[State, Days, Now, Outcome]):
         return global_state(self.seen, state, days, self.params)
 
     def _n_steps(self, state: State) -> Int[np.ndarray, " batch"]:
-        return state.step
+        return state.interval
 
     def _is_over(self, state: State) -> Bool[np.ndarray, " batch"]:
-        over: Bool[np.ndarray, " batch"] = state.step >= self.params.intervals
+        over: Bool[np.ndarray, " batch"] = state.interval >= self.params.intervals
         return over
 
 

@@ -42,7 +42,7 @@ def advance(
         now: What `current_interval` says, where it has been asked before.
     """
     now = now or current_interval(state, days, params)
-    decisions, clipped = decode(actions, now, params)
+    decisions, clipped_kw = decode(actions, now, params)
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
 
     agreed = _agree(decisions, interval, now, params)
@@ -58,7 +58,7 @@ def advance(
         accepted,
         price,
         response.price_per_kwh[:, 0],
-        spread_per_kwh=params.market.half_spread_per_kwh,
+        half_spread_per_kwh=params.market.half_spread_per_kwh,
         cap_per_kwh=params.market.price_cap_per_kwh,
         step_hours=params.step_hours,
     )
@@ -72,7 +72,7 @@ def advance(
     result = _dso_result(response, paid, now, params)
     common = _welfare(response, gain, paid, now, params)
     gain, common = _with_stored_energy(gain, common, stored, state, days, params)
-    rows, t = intervals_from(state.step)
+    rows, t = intervals_from(state.interval)
     own_reward, common_reward = gain - days.no_trade_gain[rows, t], common - days.no_trade_welfare[rows, t]
     share = common_reward[:, None] / gain.shape[-1]
     reward = (1.0 - params.cooperation) * own_reward + params.cooperation * share
@@ -97,10 +97,10 @@ def advance(
         reward=reward,
         common_reward=common_reward,
         dso_calls=agreed.dso_calls,
-        clipped=clipped,
+        clipped_kw=clipped_kw,
     )
     after = State(
-        step=state.step + 1,
+        interval=state.interval + 1,
         stored_kwh=stored,
         last_lmp_per_kwh=now.lmp_per_kwh,
         last_price_per_kwh=price,
@@ -114,7 +114,7 @@ def advance(
 
 def current_interval(state: State, days: Days, params: Params) -> Now:
     """What the interval that begins brings: loads, price, sun, demand, and what each battery may do."""
-    rows, t = intervals_from(state.step)
+    rows, t = intervals_from(state.interval)
     interval = Interval(
         pv_kw=days.pv_kw[rows, t],
         demand_kw=days.demand_kw[rows, t],
@@ -143,17 +143,17 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
     )
 
 
-def intervals_from(step: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
+def intervals_from(interval: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
     """Index of each row's own interval in what is drawn for its day, or of those from `start` to `stop` after it.
 
     Where all rows are in the same interval these are slices, which copy nothing.
     """
-    steps = set(step.tolist())
-    if len(steps) == 1:
-        t = steps.pop()
+    found = set(interval.tolist())
+    if len(found) == 1:
+        t = found.pop()
         return slice(None), t if stop is None else slice(t + start, t + stop)
-    rows = np.arange(len(step))
-    return (rows, step) if stop is None else (rows[:, None], step[:, None] + np.arange(start, stop))
+    rows = np.arange(len(interval))
+    return (rows, interval) if stop is None else (rows[:, None], interval[:, None] + np.arange(start, stop))
 
 
 def decode(
@@ -238,9 +238,9 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
     In a further round a curtailed microgrid offers and exports no more than it was allowed, so that its partners are
     matched anew with what can be delivered. Rows without curtailment keep their first answer.
     """
-    microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
+    microgrids, half_spread = params.microgrids, params.market.half_spread_per_kwh
     price = decisions.dispatch_price_per_kwh
-    least_worth_kw, most_worth_kw = export_band(microgrids, interval, price - spread, price + spread)
+    least_worth_kw, most_worth_kw = export_band(microgrids, interval, price - half_spread, price + half_spread)
 
     def propose(
         least_kw: np.ndarray, most_kw: np.ndarray, first_proposed_kw: np.ndarray | None
@@ -253,7 +253,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
-        contracts = clear(params.mechanism, offers, spread)
+        contracts = clear(params.mechanism, offers, half_spread)
         proposed_kw = contracts.quantity_kw.clip(least_worth_kw, most_worth_kw).clip(least_kw, most_kw)
         query = DsoQuery(
             load_kw=now.load_kw,
@@ -360,7 +360,7 @@ def _with_stored_energy(
     """A day that terminates pays the energy left above the initial at the day's mean price, less discharge losses."""
     if not params.terminates:
         return gain, common
-    is_last = state.step + 1 >= params.intervals
+    is_last = state.interval + 1 >= params.intervals
     mean_price = days.lmp_day_ahead_per_kwh[:, : params.intervals].mean(axis=-1)
     left_kwh = (stored_kwh - params.initial_kwh) * params.microgrids.discharge_efficiency
     value = np.where(is_last[:, None], left_kwh * mean_price[:, None], 0.0)

@@ -114,7 +114,7 @@ class State:
     never changed in place: make another state.
     """
 
-    step: Int[np.ndarray, " batch"]
+    interval: Int[np.ndarray, " batch"]
     stored_kwh: Float[np.ndarray, "batch agent"]
     last_lmp_per_kwh: Float[np.ndarray, " batch"]
     last_price_per_kwh: Float[np.ndarray, "batch agent"]
@@ -182,4 +182,4 @@ class Outcome:
     reward: Float[np.ndarray, "batch agent"]
     common_reward: Float[np.ndarray, " batch"]
     dso_calls: Int[np.ndarray, " batch"]
-    clipped: Float[np.ndarray, "batch agent"]
+    clipped_kw: Float[np.ndarray, "batch agent"]

@@ -102,7 +102,7 @@ def draw_ansi(params: Params, state: State, days: Days, outcome: Outcome | None,
 
 
 def _interval(state: State, outcome: Outcome | None, row: int) -> int:
-    return int(state.step[row]) - (outcome is not None)
+    return int(state.interval[row]) - (outcome is not None)
 
 
 def _when(params: Params, state: State, outcome: Outcome | None, row: int) -> str:

@@ -32,7 +32,7 @@ from peergrid.envs.transactive.scenario import (
 from peergrid.envs.transactive.signal import SignalBase
 from peergrid.envs.transactive.transition import (
     advance,
-    current,
+    current_interval,
     decode,
     is_over,
     opened,
@@ -178,7 +178,7 @@ class Transactive(Batch[State, Days, Now, Outcome]):
         )
 
     def _current(self, state: State, days: Days) -> Now:
-        return current(state, days, self.params)
+        return current_interval(state, days, self.params)
 
     def _observe(self, state: State, days: Days, now: Now, foretold: Any) -> Float[np.ndarray, "batch agent entry"]:
         return observation.observe(state, days, now, self.params)

@@ -32,9 +32,9 @@ def advance(
     Args:
         chosen: What the agents answer; what is physically impossible is clipped.
         next_root_per_kwh: Where the DSO moves the root signal if the hour goes on; by its rule if None.
-        now: What `current` says, where it has been asked before.
+        now: What `current_interval` says, where it has been asked before.
     """
-    now = now or current(state, days, params)
+    now = now or current_interval(state, days, params)
     asked = clip(chosen, now.limits, params)
     response = params.dso(
         DsoQuery(
@@ -88,7 +88,7 @@ def advance(
     return _next(state, outcome, root, step_share, days, params), outcome
 
 
-def current(state: State, days: Days, params: Params) -> Now:
+def current_interval(state: State, days: Days, params: Params) -> Now:
     """What the open hour brings, and what each resource may do in it."""
     t = np.minimum(state.interval, params.intervals - 1)
     rows = np.arange(len(t))

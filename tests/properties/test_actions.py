@@ -81,7 +81,7 @@ def assert_finite_and_in_space(env, result):
 
 def assert_p2p_laws(env, state, days):
     """Energy and money of the interval just played, and the battery's window."""
-    outcome, params, row = env.last_outcome, env.simulation.params, int(state.step[0])
+    outcome, params, row = env.last_outcome, env.simulation.params, int(state.interval[0])
     r, d, spec, hours = outcome.response, outcome.dispatch, env.simulation.scenario, params.step_hours
     np.testing.assert_allclose(d.pv_kw + d.diesel_kw + d.battery_kw - d.load_kw, r.accepted_kw, rtol=0, atol=1e-8)
     t, a = outcome.proposed_kw, r.accepted_kw

@@ -145,7 +145,7 @@ def test_infos_add_up():
             )
         np.testing.assert_allclose(sum(i["contract_kw"] for i in infos.values()), 0, atol=1e-9)
         injected = sum(i["accepted_kw"] for i in infos.values())
-        load = env.simulation.days.load_kw[0, env.simulation.state.step[0] - 1].sum()
+        load = env.simulation.days.load_kw[0, env.simulation.state.interval[0] - 1].sum()
         given = network["substation_kw"] + network["generation_kw"] + injected + network["shed_kwh"]
         np.testing.assert_allclose(given, load + network["losses_kwh"], rtol=1e-6)
 

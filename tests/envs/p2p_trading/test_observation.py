@@ -216,7 +216,7 @@ def looked(sim, state, days, predictor):
 @pytest.mark.parametrize("predictor", ["none", "oracle"])
 def test_nobody_sees_what_the_others_have_and_want_in_this_interval(predictor):
     sim, _, _ = simulation(predictor, steps=2, scenario="ieee33_communities")
-    t, rng = sim.state.step[0], np.random.default_rng(5)
+    t, rng = sim.state.interval[0], np.random.default_rng(5)
     for me in range(sim.n_agent):
         others = np.arange(sim.n_agent) != me
         private = {}
@@ -238,7 +238,7 @@ def test_nobody_sees_what_the_others_have_and_want_in_this_interval(predictor):
 
 def test_nobody_sees_what_the_future_will_bring():
     sim, _, _ = simulation(steps=2)
-    t = sim.state.step[0]
+    t = sim.state.interval[0]
     future = {}
     for name in ("pv_kw", "demand_kw", "alpha_per_kw2h", "lmp_per_kwh", "load_kw", "load_kvar"):
         future[name] = getattr(sim.days, name).copy()

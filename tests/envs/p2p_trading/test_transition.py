@@ -90,7 +90,7 @@ def somewhere(n, seed=0, **arguments):
     state, days = sim.running()
     step, rows = rng.integers(0, sim.params.intervals, n), np.arange(n)
     least, most = days.least_kwh[rows, step], days.most_kwh[rows, step]
-    sim.state = replace(state, step=step, stored_kwh=rng.uniform(least, most))
+    sim.state = replace(state, interval=step, stored_kwh=rng.uniform(least, most))
     return sim, random_actions(n, sim.n_agent, rng)
 
 
@@ -271,7 +271,7 @@ def test_what_was_clipped_is_reported():
     actions[0, 1, 1] = 1.0  # sells its rating at midnight: 44 kW of diesel are all that there is
     _, outcome = sim.step(actions)
     rating = sim.params.microgrids.rating_kw[1]
-    np.testing.assert_allclose(outcome.clipped, [[20.0, rating - 44.0, 0.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(outcome.clipped_kw, [[20.0, rating - 44.0, 0.0, 0.0]], atol=1e-9)
     np.testing.assert_allclose(outcome.decisions.quantity_kw[0, 1], 44.0)
 
 
@@ -398,7 +398,7 @@ def test_the_reward_is_utility_less_generation_wear_and_bill():
     d, spec = outcome.dispatch, sim.scenario.microgrids
     for row, agent in np.ndindex(outcome.reward.shape):
         m = spec[agent]
-        demand = days.demand_kw[row, state.step[row], agent]
+        demand = days.demand_kw[row, state.interval[row], agent]
         alpha = (m.utility_w_per_kwh - m.demand_price_per_kwh) / demand
         x = min(d.load_kw[row, agent], m.utility_w_per_kwh / alpha)
         g = d.diesel_kw[row, agent]
