@@ -38,7 +38,7 @@ class Episodes:
         self.source, self.shape, self.seed, self.season = source, shape, seed, season
         self.span = -(-intervals // shape.intervals_per_day)
         self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
-        self._drew = list(self.generators)  # whoever drew each row's day: evaluation days have their own
+        self._drew = list(self.generators)  # that drew each row's day: a held-out day has one of its own
 
     def draw(self, places: Sequence[int], seed: int | None, options: Mapping[str, Any] | None) -> list[Day]:
         """A day for each of these rows.

@@ -104,8 +104,9 @@ class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return tuple(self.simulation.row(i).picture(self.render_mode) for i in range(self.simulation.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What each environment answers when this method of it is called, or this attribute read; as Gymnasium's own
-        vectors have it. All are one batch: but for pictures and spaces, each answers what the vector does.
+        """What each environment answers when this method is called, or this attribute read, as in Gymnasium's vectors.
+
+        All are one batch, so each answers what the vector itself does; only pictures and spaces are its own.
 
         Raises:
             PeergridError: The method would change all of them at once, as often as there are environments.

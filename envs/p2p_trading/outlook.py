@@ -105,10 +105,10 @@ def supposed(
 def moving_along(
     own_kw: Float[np.ndarray, "batch agent ahead option"], state: State, params: Params, share: float = ALONG
 ) -> Float[np.ndarray, "batch agent ahead option trade"]:
-    """What each microgrid supposes everybody to propose: the others what was accepted of them last, moved by a share of
-    its own change since then, in proportion to their ratings.
+    """What each microgrid supposes everybody to propose if the others change as it does.
 
-    What makes one microgrid change its mind, a dear hour or a strong sun, moves the others too.
+    Its own proposals are as given. Of another it supposes what was accepted of that one last, plus `share` of its own
+    change since then times the ratio of their ratings: a dear hour or a strong sun moves all of them.
     """
     rating, last = params.microgrids.rating_kw, state.last_accepted_kw
     changed = (own_kw - last[:, :, None, None]) / rating[:, None, None]

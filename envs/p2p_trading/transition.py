@@ -304,7 +304,7 @@ def _choose(rows: Bool[np.ndarray, " batch"], there: T, elsewhere: T) -> T:
     for name in there.__dataclass_fields__:  # type: ignore[attr-defined]
         a, b = getattr(there, name), getattr(elsewhere, name)
         if a is None:
-            continue  # what is None by default
+            continue  # an optional field that was not filled in
         if isinstance(a, np.ndarray):
             values[name] = np.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
         else:

@@ -110,6 +110,8 @@ class Days:
 class State:
     """What one step hands to the next: with the params and the days, it is everything.
 
+    `interval` is the one that begins, and so the number of those that are over.
+
     What was published last is the outcome of the interval before: before the first, the LMP and no trade. Arrays are
     never changed in place: make another state.
     """

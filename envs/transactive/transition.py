@@ -311,7 +311,10 @@ def _next(
 def opened(
     interval: Int[np.ndarray, " batch"], days: Days, params: Params
 ) -> tuple[Float[np.ndarray, " batch"], Float[np.ndarray, "batch bus"]]:
-    """The signals with which an hour opens: its base, with the losses of the schedule. After the last, those of it."""
+    """The signals with which an hour opens: its base at the substation, at every bus in the proportions of the schedule.
+
+    Where the day is over they are those of its last hour.
+    """
     rows, t = np.arange(len(interval)), np.minimum(interval, params.intervals - 1)
     root, ahead = base_per_kwh(days, params)[rows, t], days.day_ahead.signal_per_kwh[rows, t]
     return root, root[:, None] * ahead / ahead[:, :1]
