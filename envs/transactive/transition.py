@@ -311,7 +311,7 @@ def _next(
 def opened(
     interval: Int[np.ndarray, " batch"], days: Days, params: Params
 ) -> tuple[Float[np.ndarray, " batch"], Float[np.ndarray, "batch bus"]]:
-    """The signals with which an hour opens: its base at the substation, at every bus in the proportions of the schedule.
+    """The signals with which an hour opens: its base at the substation, elsewhere in the proportions of the schedule.
 
     Where the day is over they are those of its last hour.
     """
