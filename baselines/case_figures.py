@@ -13,7 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from peergrid.baselines.play import DayRecord
-from peergrid.envs.scenario import Scenario, build_feeder
+from peergrid.envs.common.network import build_feeder
+from peergrid.envs.p2p_trading.scenario import Scenario
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 # With darker shades where there are more cases than colours.

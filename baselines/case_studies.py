@@ -31,12 +31,12 @@ from peergrid.baselines.entry import console_for_tables, run_all, settings_from,
 from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits, play_day
 from peergrid.baselines.policies import NoTrade
 from peergrid.command import command
-from peergrid.envs.configuration import merged_with, read_file
-from peergrid.envs.limits import LOADING_TOLERANCE
+from peergrid.envs.common.configuration import merged_with, read_file
+from peergrid.envs.common.limits import LOADING_TOLERANCE
+from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
-from peergrid.envs.policy import Policy
-from peergrid.envs.scenario import GROUP, Scenario, build_dso, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import GROUP, Scenario, build_dso, scenario_from_dict
 from peergrid.grid.dso import UncheckedDso
 from peergrid.surrogate.checkpoint import shipped_file
 from peergrid.surrogate.predictor import shipped_predictor

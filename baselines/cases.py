@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float
 
 from peergrid.baselines.foresight import Foresighted, Plan, Rest, answers_of, followed, plan_against
 from peergrid.baselines.policies import MarketPolicy, Planned, targeting
+from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.outlook import ask, expected, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, State
-from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.envs.scenario import Scenario, load_scenario
 
 ROUNDS = 5
 SAME_SHARE = 1e-6  # of the rating: less is no cut

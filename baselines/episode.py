@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.common.policy import Policy
 from peergrid.envs.microgrid import Interval, diesel_cost, utility, wear
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.mechanisms import pairs_kw
 from peergrid.envs.p2p_trading.types import Days, Outcome, Params
-from peergrid.envs.policy import Policy
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.prices import PriceParts
 
@@ -103,7 +103,7 @@ class Episode:
 
     @property
     def n_agent(self) -> int:
-        return len(self.params.trade_bus)
+        return len(self.params.agent_bus)
 
     @property
     def curtailed_kw(self) -> Float[np.ndarray, "time agent"]:
@@ -243,7 +243,7 @@ def tables(episode: Episode) -> dict[str, pd.DataFrame]:
         **{f"price_{part}_per_kwh": getattr(episode.price_parts, part) for part in PARTS},
     }
     of_microgrids = {
-        "price_per_kwh": episode.price_per_kwh[:, params.trade_bus],
+        "price_per_kwh": episode.price_per_kwh[:, params.agent_bus],
         **{name: getattr(episode, name) for name in OF_MICROGRIDS},
         "stored_kwh": episode.stored_kwh[1:],
         **{f"money_{part}": amount for part, amount in vars(episode.money).items()},

@@ -22,7 +22,7 @@ from peergrid.baselines.learned import LearnedPolicy, policy_of
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.score import table
 from peergrid.command import command
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.parts import part_name
 
 

@@ -21,12 +21,12 @@ from jaxtyping import Bool, Float
 
 from peergrid.baselines.policies import MarketPolicy, targeting, within_limits
 from peergrid.baselines.storage import interpolated, plan_storage
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import Interval, Microgrids, battery_reach, export_at, export_range
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation, energy_window
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Params, State
-from peergrid.envs.rows import rows_of
 from peergrid.grid.dso import DsoQuery
 
 EXPORTS = 7  # that are asked about first, from full import to full export
@@ -65,7 +65,7 @@ class Rest:
     @classmethod
     def of(cls, state: State, days: Days, params: Params) -> Rest:
         """The sun of the interval that begins is known, later ones by forecast; own demand is known."""
-        n, t, grids = params.intervals, int(state.step[0]), params.microgrids
+        n, t, grids = params.intervals, int(state.interval[0]), params.microgrids
         pv_kw = days.pv_forecast_kw[:, t:n].copy()
         pv_kw[:, 0] = days.pv_kw[:, t]
         interval = Interval(
@@ -249,7 +249,7 @@ class Foresighted(MarketPolicy):
 
         def plan(state: State, days: Days, rows: Bool[np.ndarray, " batch"]) -> Plan:
             rest = Rest.of(state, days, params)
-            coming = expected(state, days, params, params.intervals - int(state.step[0]))
+            coming = expected(state, days, params, params.intervals - int(state.interval[0]))
             answer = answers_of(predictor, coming, state, params)
             return plan_against(answer, rest, params.microgrids, params, self.counts_influence)
 
@@ -288,7 +288,7 @@ class NetworkMpc(MarketPolicy):
         params = simulation.params
 
         def plan(state: State, days: Days, rows: Bool[np.ndarray, " batch"]) -> Plan:
-            t = int(state.step[0])
+            t = int(state.interval[0])
             rest, coming = Rest.of(state, days, params), expected(state, days, params, params.intervals - t)
             export_kw, battery_kw = self._plans[rows, t:], np.zeros_like(rest.charging_kw)
             export_kw = export_kw.clip(rest.idle_least_kw + rest.charging_kw, rest.idle_most_kw + rest.discharging_kw)
@@ -328,7 +328,7 @@ def _known_answer(
                 lmp_per_kwh=for_each(coming.lmp_per_kwh),
             )
         )
-        price = response.price_per_kwh[..., params.trade_bus[agent]]
+        price = response.price_per_kwh[..., params.agent_bus[agent]]
         return response.accepted_kw[:, :, None, :, agent], price[:, :, None]
 
     return answer
@@ -347,9 +347,9 @@ def followed(
     """What the first interval of each row's plan comes to; rows in the same interval are planned together."""
     state, days = simulation.running()
     battery_kw, export_kw = np.zeros_like(state.stored_kwh), np.zeros_like(state.stored_kwh)
-    for t in sorted(set(state.step.tolist())):
+    for t in sorted(set(state.interval.tolist())):
         if t < simulation.params.intervals:
-            rows = state.step == t
+            rows = state.interval == t
             found = plan(rows_of(state, rows), rows_of(days, rows), rows)
             battery_kw[rows], export_kw[rows] = found.battery_kw[:, 0], found.export_kw[:, 0]
     kept_kw = within_limits(battery_kw, now)

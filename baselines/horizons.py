@@ -32,10 +32,10 @@ from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References, references
 from peergrid.baselines.score import score, score_interval
 from peergrid.command import command
+from peergrid.envs.common.policy import BatchPolicy
+from peergrid.envs.common.registered import PREDICTORS
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import BatchPolicy
-from peergrid.envs.registered import PREDICTORS
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName, raise_faults
 from peergrid.surrogate.checkpoint import shipped_file
 

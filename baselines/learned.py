@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from peergrid.baselines.policies import Truthful
+from peergrid.envs.common.policy import Observations, Policy
+from peergrid.envs.common.registered import POLICIES
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS
-from peergrid.envs.policy import Observations, Policy
-from peergrid.envs.registered import POLICIES
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.grid.parts import resolve
 

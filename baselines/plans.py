@@ -14,9 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation, build_params
 from peergrid.envs.p2p_trading.types import Params
-from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.opf.branch_flow import branch_flow
 from peergrid.grid.opf.conic import LARGEST_RATING_PU
@@ -45,7 +45,7 @@ class _Devices:
 
     def __init__(self, params: Params, unit_kw: float) -> None:
         grids, hours = params.microgrids, params.step_hours
-        shape = (params.intervals, len(params.trade_bus))
+        shape = (params.intervals, len(params.agent_bus))
         self.unit_kw = unit_kw
         self.pv, self.sqrt_alpha = cp.Parameter(shape, nonneg=True), cp.Parameter(shape, nonneg=True)
         self.satiation, self.floor = cp.Parameter(shape, nonneg=True), cp.Parameter(shape, nonneg=True)
@@ -123,7 +123,7 @@ class DayPlan:
         self.devices = _Devices(params, unit_kw=float(params.microgrids.rating_kw.mean()))
         n = params.intervals
         self.buy_price, self.sell_price = cp.Parameter(n), cp.Parameter(n)
-        shape = (n, 1 if together else len(params.trade_bus))
+        shape = (n, 1 if together else len(params.agent_bus))
         bought, sold = cp.Variable(shape, nonneg=True), cp.Variable(shape, nonneg=True)
         money = params.step_hours * cp.sum(self.sell_price @ sold - self.buy_price @ bought)
         own = cp.sum(self.devices.export, axis=1, keepdims=True) if together else self.devices.export
@@ -178,7 +178,7 @@ class Optimum:
         p_upstream, q_upstream = cp.Variable((n_t, 1)), cp.Variable((n_t, 1))
         shed = cp.Variable((n_t, n), nonneg=True)
         root = np.eye(1, n)
-        p = p_upstream @ root + self.devices.export @ _at_buses(params.trade_bus, n) + shed - self.load_p
+        p = p_upstream @ root + self.devices.export @ _at_buses(params.agent_bus, n) + shed - self.load_p
         q = q_upstream @ root + cp.multiply(self.tan_phi, shed) - self.load_q
         cost = s * (self.lmp @ p_upstream[:, 0] + params.voll_per_kwh * cp.sum(shed))
         cost += params.c_ls_per_kw2h * s**2 * cp.sum_squares(shed)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.limits import VOLTAGE_TOLERANCE_PU
+from peergrid.envs.common.limits import VOLTAGE_TOLERANCE_PU
+from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome, Params
-from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.grid.dso import DsoStatus, is_curtailed
 
 

@@ -1,7 +1,7 @@
 """Fixed policies: what learning agents are measured against.
 
-Each plays any environment that `peergrid.envs.policy.Policy` allows. Random needs action spaces alone; the others read
-the P2P market's own description of its observations, and each microgrid's private data.
+Each plays any environment that `peergrid.envs.common.policy.Policy` allows. Random needs action spaces alone; the
+others read the P2P market's own description of its observations, and each microgrid's private data.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
 from peergrid.baselines.plans import DayPlan, Optimum, Schedule
-from peergrid.envs.entries import unbent
+from peergrid.envs.common.entries import unbent
+from peergrid.envs.common.policy import Observations
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import battery_limits, export_at, export_range, marginal_value, store
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import current_interval, encode, no_trade
+from peergrid.envs.p2p_trading.transition import encode, no_trade
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
-from peergrid.envs.policy import Observations
-from peergrid.envs.rows import rows_of
-from peergrid.envs.scenario import Scenario
 
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
 
@@ -56,7 +56,7 @@ class RandomPolicy:
     def act_rows(
         self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
     ) -> Float[np.ndarray, "batch agent number"]:
-        step = simulation.running()[0].step
+        step = simulation.running()[0].interval
         return self._drawn[np.arange(len(step)), step]
 
 
@@ -86,8 +86,7 @@ class MarketPolicy:
     def act_rows(
         self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
     ) -> Float[np.ndarray, "batch agent number"]:
-        state, days = simulation.running()
-        now = current_interval(state, days, simulation.params)
+        now = simulation.now()
         return encode(self.decide(simulation, now, seen), now, simulation.params).astype(np.float32)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
@@ -181,7 +180,7 @@ class Receding(MarketPolicy):
         assert self._program is not None, "begin_rows() comes first"
         state, _ = simulation.running()
         battery_kw = np.zeros_like(state.stored_kwh)
-        for i, t in enumerate(state.step.tolist()):
+        for i, t in enumerate(state.interval.tolist()):
             if t < simulation.params.intervals:
                 del self._stored[i][t:]  # if this interval was asked about before
                 self._stored[i].append(state.stored_kwh[i])
@@ -232,7 +231,7 @@ class ZeroIntelligence(MarketPolicy):
             self._drawn[i] = own.uniform(0.0, 1.0, shape)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        step = np.minimum(simulation.running()[0].step, simulation.params.intervals - 1)
+        step = np.minimum(simulation.running()[0].interval, simulation.params.intervals - 1)
         where, share = np.moveaxis(self._drawn[np.arange(len(step)), step], -1, 0)
         spread = simulation.params.market.half_spread_per_kwh
         limit = now.lmp_per_kwh[:, None] + spread * (2.0 * where - 1.0)
@@ -275,7 +274,7 @@ class Adaptive(MarketPolicy):
             self._margin[i] = own.uniform(0.0, 1.0, simulation.n_agent)
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
-        params, step = simulation.params, simulation.running()[0].step
+        params, step = simulation.params, simulation.running()[0].interval
         spread = params.market.half_spread_per_kwh
         self._learn(simulation, step > self._known, spread)
         self._known, self._lmp_per_kwh = step.copy(), now.lmp_per_kwh.copy()
@@ -337,7 +336,7 @@ class Optimal(MarketPolicy):
         params, (state, _) = simulation.params, simulation.running()
         planned_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         decisions = targeting(simulation, now, planned_kw, _scheduled(self.plans, "export_kw", simulation))
-        aim_kwh = np.stack([self._stored_kwh[i][t + 1] for i, t in enumerate(state.step)])
+        aim_kwh = np.stack([self._stored_kwh[i][t + 1] for i, t in enumerate(state.interval)])
         there_kw, _ = battery_limits(
             params.microgrids, now.interval, state.stored_kwh, aim_kwh, aim_kwh, params.step_hours
         )
@@ -385,14 +384,14 @@ def community_export(
 
 def _scheduled(plans: Mapping[int, Schedule], what: str, simulation: Simulation) -> Float[np.ndarray, "batch agent"]:
     """What each row's plan says of the interval that begins."""
-    step = simulation.running()[0].step
+    step = simulation.running()[0].interval
     return np.stack([getattr(plans[i], what)[t] for i, t in enumerate(step)])
 
 
 def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch agent"]:
     params, (state, days) = simulation.params, simulation.running()
-    grids, rows = params.microgrids, np.arange(len(state.step))
-    ahead = np.stack([days.lmp_day_ahead_per_kwh[rows, state.step + k] for k in range(params.lookahead)], axis=-1)
+    grids, rows = params.microgrids, np.arange(len(state.interval))
+    ahead = np.stack([days.lmp_day_ahead_per_kwh[rows, state.interval + k] for k in range(params.lookahead)], axis=-1)
     mean, price = ahead.mean(axis=-1)[:, None], now.lmp_per_kwh[:, None]
     charges = price / grids.charge_efficiency + grids.wear_per_kwh < mean * grids.discharge_efficiency
     discharges = price * grids.discharge_efficiency - grids.wear_per_kwh > mean / grids.charge_efficiency

@@ -26,10 +26,10 @@ from peergrid.baselines.learned import PLAYERS, policy_of
 from peergrid.baselines.recorded import WRITERS, Episodes
 from peergrid.baselines.training.lesson import player_of
 from peergrid.command import command
+from peergrid.envs.common.policy import BatchPolicy
 from peergrid.envs.p2p_trading.players import RowByRow, Solo, Trader
+from peergrid.envs.p2p_trading.scenario import Scenario, scenario_from_dict
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import BatchPolicy
-from peergrid.envs.scenario import Scenario, scenario_from_dict
 from peergrid.grid.errors import PeergridError, UnknownName
 from peergrid.grid.parts import NAMES_A_PART, part_name, resolve
 
@@ -104,7 +104,7 @@ def record(settings: RecordSettings, scenario: Scenario, folder: Path) -> dict[s
             "player": settings.player,
             "policies": settings.policies,
             "seed": settings.seed,
-            "terminates": player.terminates,
+            "terminates": player.simulation.terminates,
             "entries": [entry.name for entry in player.entries],
             "version": peergrid.__version__,
         }

@@ -17,9 +17,9 @@ from peergrid.baselines.entry import run_all, write_json
 from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade
 from peergrid.baselines.score import Scored, evaluate, optimal_welfare, score
+from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.policy import Policy
-from peergrid.envs.scenario import Scenario
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.grid.errors import InvalidDataset
 
 

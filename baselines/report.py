@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from peergrid.baselines.episode import PARTS, Episode
-from peergrid.envs.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
+from peergrid.envs.common.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
 from peergrid.grid.dso import DsoStatus
 
 PAGE = files("peergrid.baselines") / "page"
@@ -79,7 +79,7 @@ def page_data(episode: Episode) -> dict[str, Any]:
     params, feeder, grids = episode.params, episode.params.feeder, episode.params.microgrids
     x, lane = layout_tree(feeder.parent)
     is_marked, is_stacked = np.zeros(feeder.n_bus, dtype=bool), np.zeros(feeder.n_bus, dtype=bool)
-    is_marked[[0, *params.generators.bus, *params.trade_bus]] = True
+    is_marked[[0, *params.generators.bus, *params.agent_bus]] = True
     level, _ = spread_lanes(lane, is_marked, is_stacked, np.inf)
     lanes_marked = len(np.unique(lane[is_marked]))
     when, seller, buyer = np.nonzero(episode.trade_kw > 1e-3)
@@ -97,7 +97,7 @@ def page_data(episode: Episode) -> dict[str, Any]:
         "voltageLimits": [float(feeder.v_min_pu[1:].min()), float(feeder.v_max_pu[1:].max())],
         "microgrids": [
             {"bus": int(bus), "minKwh": float(low), "maxKwh": float(high)}
-            for bus, low, high in zip(params.trade_bus, grids.energy_min_kwh, grids.energy_max_kwh, strict=True)
+            for bus, low, high in zip(params.agent_bus, grids.energy_min_kwh, grids.energy_max_kwh, strict=True)
         ],
         "generators": list(params.generators.bus),
         "beyond": [np.flatnonzero(buses_beyond(feeder, voltage)).tolist() for voltage in episode.voltage_pu],

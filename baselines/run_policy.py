@@ -26,8 +26,8 @@ from peergrid.baselines.jobs import run_job
 from peergrid.baselines.learned import policy_of
 from peergrid.baselines.report import day_facts, write_page
 from peergrid.command import command
-from peergrid.envs.drawing import clock
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.common.drawing import clock
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.dso import DsoStatus
 from peergrid.grid.parts import part_name
 
@@ -95,7 +95,7 @@ def hourly_table(episode: Episode, title: str) -> Table:
     for column in (*columns, "losses", "shed", "voltages\np.u.", "loading\n%", "welfare"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("DSO")
-    prices, voltages = episode.price_per_kwh[:, episode.params.trade_bus], episode.voltage_pu[:, 1:]
+    prices, voltages = episode.price_per_kwh[:, episode.params.agent_bus], episode.voltage_pu[:, 1:]
     proposed, accepted = (np.abs(power).sum(axis=1) for power in (episode.proposed_kw, episode.accepted_kw))
     for t in range(episode.intervals):
         grid.add_row(

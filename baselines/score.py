@@ -17,8 +17,8 @@ from rich.table import Table
 
 from peergrid.baselines.plans import Optimum
 from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import Scenario, load_scenario
 from peergrid.grid.errors import PeergridError
 
 

@@ -24,7 +24,7 @@ from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
 from peergrid.baselines.references import references, score_policy
 from peergrid.baselines.training.lesson import LIBRARIES, AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.command import command
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import part_name, resolve
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
-from peergrid.envs.policy import Observations
+from peergrid.envs.common.policy import Observations
 from peergrid.envs.transactive.env import DSO, TransactiveMarket
 from peergrid.envs.transactive.plans import Outlook
 from peergrid.envs.transactive.resources import SetPoints

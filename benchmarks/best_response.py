@@ -20,8 +20,8 @@ from tqdm import tqdm
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.training.ppo import Learner, PpoSettings, play_day
 from peergrid.envs.p2p_trading.players import Solo
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 
 MARKETS, DAYS = 128, 20
 

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.surrogate import predictor
 from peergrid.surrogate.checkpoint import SHIPPED, WEIGHTS, load_model
 from peergrid.surrogate.model import DsoTransformer, ModelConfig

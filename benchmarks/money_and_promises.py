@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import MECHANISMS
 
 HOURS = 24
 CLAIMED = 1e-9
@@ -40,7 +40,7 @@ def errors(mechanism: str, scenario: str, steps: int, seed: int) -> dict[str, fl
         _, o = simulation.step(rng.uniform(-1.0, 1.0, (rows, simulation.n_agent, 4)))
         r, c, a = o.response, o.contracts.quantity_kw, o.response.accepted_kw
         nodal = np.clip(r.price_per_kwh, -cap, cap)
-        price = nodal[:, params.trade_bus]
+        price = nodal[:, params.agent_bus]
         bill, q = o.bills.total, a - c
         cost = own.a_per_kw2h * r.generator_kw**2 + own.b_per_kwh * r.generator_kw
         sides = {

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import TIGHT_PU, DsoQuery, DsoResponse, DsoStatus, OpfDso, Penalty, dispatch_power_flow
 from peergrid.grid.opf import UpperVoltage
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from peergrid.baselines.case_studies import NO_TRADE, Job, play_case, summarise
 from peergrid.baselines.entry import run_all
-from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 
 COEFFICIENTS = ((0.005, 0.1), (0.05, 1.0), (0.05, 10.0), (0.5, 1.0), (0.5, 10.0), (5.0, 10.0), (0.5, 100.0))
 CASES = (NO_TRADE, "2", "3o")

@@ -20,9 +20,9 @@ from rich.table import Table
 from peergrid.baselines.foresight import Foresighted, Rest, answers_of, plan_against
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days, State
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.surrogate.checkpoint import shipped_file
 from peergrid.surrogate.predictor import transformer
 
@@ -44,7 +44,7 @@ def main() -> None:
         states.append(simulation.running()[0])
         _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
         exports.append(outcome.response.accepted_kw)
-        prices.append(outcome.response.price_per_kwh[:, params.trade_bus])
+        prices.append(outcome.response.price_per_kwh[:, params.agent_bus])
     days = simulation.running()[1]
     export_kw, price = np.stack(exports, axis=2), np.stack(prices, axis=2)  # [row, agent, time]
 
@@ -65,15 +65,15 @@ def main() -> None:
     usual_kw = ((export_kw.sum(axis=0) - export_kw) / max(n_days - 1, 1)).swapaxes(1, 2)
 
     def day_ahead(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, planned_kw[:, t : t + own_kw.shape[2]])
 
     def usual(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, usual_kw[:, t : t + own_kw.shape[2]])
 
     def known(own_kw: np.ndarray, state: State, days: Days) -> np.ndarray:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         return supposed(own_kw, export_kw[:, :, t : t + own_kw.shape[2]].swapaxes(1, 2))
 
     askers: dict[tuple[str, str], tuple[Predictor, Supposing]] = {
@@ -99,7 +99,7 @@ def main() -> None:
         for others, suppose in asked_early.items()
     }
     for state in states:
-        t = int(state.step[0])
+        t = int(state.interval[0])
         coming = expected(state, days, params, params.intervals - t)
         own_kw, true = export_kw[:, :, t:, None], price[:, :, t:]
         found = {

@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from peergrid.envs.common.registered import PREDICTORS
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import PREDICTORS
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.parts import resolve
 
 ROWS = (1, 16, 256)

@@ -18,7 +18,7 @@ from speed_common import Found, Table, duration, missing, run_section, table, th
 from tqdm import tqdm
 
 from peergrid.envs import p2p_trading_v0
-from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.grid import Dso, DsoQuery, DsoResponse
 
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.grid import DsoQuery, Feeder, OpfDso, feeder_from_tables, load_feeder
 from peergrid.grid.dso import SOLVERS
 from peergrid.grid.opf import UpperVoltage

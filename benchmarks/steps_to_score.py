@@ -27,7 +27,7 @@ from peergrid.baselines.learned import Actor
 from peergrid.baselines.references import references
 from peergrid.baselines.train import TrainSettings
 from peergrid.baselines.training.lesson import LIBRARIES, Lesson, Progress
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.parts import resolve
 
 SCORES = (50, 60, 70, 80, 85, 90)

@@ -20,10 +20,10 @@ import gymnasium as gym
 
 import peergrid  # noqa: F401  (registers the environments)
 from peergrid.envs import p2p_trading_v0, transactive_v0
-from peergrid.envs.entries import Entry
+from peergrid.envs.common.entries import Entry
 from peergrid.envs.p2p_trading.gymnasium import SoloTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.scenario import load_scenario, scenario_names
+from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_names
 from peergrid.envs.transactive.gymnasium import DsoPricing
 from peergrid.envs.transactive.infos import NETWORK_INFOS, OWN_INFOS
 

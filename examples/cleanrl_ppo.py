@@ -22,8 +22,8 @@ from torch.distributions import Normal
 from peergrid.baselines.adapters.layers import actor_of
 from peergrid.baselines.learned import Actor, save_policy
 from peergrid.command import plainly
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.scenario import Scenario
 
 
 @dataclass(frozen=True, kw_only=True)

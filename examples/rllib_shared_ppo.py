@@ -35,8 +35,8 @@ from peergrid.baselines.references import References, references, score_policy
 from peergrid.baselines.score import Scored, table
 from peergrid.command import plainly
 from peergrid.envs import p2p_trading_v0
-from peergrid.envs.policy import Observations
-from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.envs.common.policy import Observations
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.grid.errors import PeergridError
 
 SHARED = "shared"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from tqdm import tqdm
 
-from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.grid.errors import InvalidDataset
 from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.questions import network_digest

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from peergrid.command import command
-from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.surrogate.dataset import load_subset, make_dataset, solar_factors
 from peergrid.surrogate.report.correlations import pearson_by_bus, pearson_markdown
 from peergrid.surrogate.report.figures import draw_data_set

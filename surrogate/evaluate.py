@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from peergrid.command import command
-from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.checkpoint import WEIGHTS, load_model
 from peergrid.surrogate.report.tables import TABLE_WIDTH

@@ -7,13 +7,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from peergrid.envs.common.profiles import evaluation_days
 from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
+from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
-from peergrid.envs.profiles import evaluation_days
-from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.samples import Samples, concatenate
 
@@ -47,12 +46,12 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     asked_early: list[Question] = []
     while not simulation.is_over.all():
         state, drawn = simulation.running()
-        now = current_interval(state, drawn, params)
+        now = simulation.now()
         _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, N_ACTIONS)))
-        response, t = outcome.response, int(state.step[0])
+        response, t = outcome.response, int(state.interval[0])
         played.append(
             Samples(
-                hour=(state.step * params.step_hours).astype(int),
+                hour=(state.interval * params.step_hours).astype(int),
                 load_kw=now.load_kw,
                 load_kvar=now.load_kvar,
                 proposed_kw=outcome.proposed_kw,

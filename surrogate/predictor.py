@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 
 from peergrid.envs.p2p_trading.predictors import Prediction, Predictor, Question, no_prediction
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso, load_scenario
 from peergrid.envs.p2p_trading.types import Public
-from peergrid.envs.scenario import Scenario, build_dso, load_scenario
 from peergrid.grid.dso import Dso, OpfDso
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.checkpoint import load_model, load_rating_kw, shipped_file, shipped_scenarios

@@ -26,11 +26,11 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Float, Int
 
+from peergrid.envs.common.profiles import DayShape, evaluation_days, training_days
 from peergrid.envs.microgrid import Interval, export_at, export_range
+from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
 from peergrid.envs.p2p_trading.simulation import build_days, build_params
 from peergrid.envs.p2p_trading.types import Params
-from peergrid.envs.profiles import DayShape, evaluation_days, training_days
-from peergrid.envs.scenario import Scenario, build_profiles
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.questions import Questions, network_digest
 from peergrid.surrogate.samples import Samples, label
@@ -122,7 +122,7 @@ def draw_questions(
     def rows(values: Float[np.ndarray, "day time *more"]) -> np.ndarray:
         return values[:, chosen].reshape(-1, *values.shape[2:])
 
-    n, n_trade = shard.days * len(chosen), len(params.trade_bus)
+    n, n_trade = shard.days * len(chosen), len(params.agent_bus)
 
     def between(ends: tuple[float, float]) -> Float[np.ndarray, " row"]:
         return rng.uniform(*ends, n)

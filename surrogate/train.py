@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 from peergrid.command import command
-from peergrid.envs.scenario import build_dso, build_microgrids, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.grid.errors import PeergridError
 from peergrid.surrogate.calibration import calibrate, calibrate_local
 from peergrid.surrogate.checkpoint import WEIGHTS, save_model

@@ -12,7 +12,7 @@ import peergrid
 from peergrid import __main__ as main
 from peergrid.about import commands, docstring, first_sentence
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.scenario import build_microgrids, load_scenario, scenario_names
+from peergrid.envs.p2p_trading.scenario import build_microgrids, load_scenario, scenario_names
 from peergrid.grid import feeder_names, load_feeder
 from peergrid.grid.parts import resolve
 

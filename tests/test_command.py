@@ -14,7 +14,7 @@ from peergrid.about import commands, docstring, first_sentence
 from peergrid.baselines import evaluate, train, transactive_study
 from peergrid.baselines.jobs import FAILED
 from peergrid.command import groups_of, plainly
-from peergrid.envs.configuration import shipped_names
+from peergrid.envs.common.configuration import shipped_names
 from peergrid.grid.errors import PeergridError, UnknownName
 
 CONFIG = {name: name.split(".")[-1] for name in commands() if not name.endswith("collect")}

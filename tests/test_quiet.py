@@ -14,7 +14,7 @@ from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import Planned
 from peergrid.baselines.score import optimal_welfare
 from peergrid.envs import p2p_trading_v0, transactive_v0
-from peergrid.envs.scenario import load_scenario, scenario_names
+from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_names
 from peergrid.grid import DsoQuery, OpfDso, load_feeder
 
 

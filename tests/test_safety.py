@@ -16,7 +16,7 @@ from peergrid.baselines.entry import settings_from
 from peergrid.baselines.evaluate import EvaluateSettings
 from peergrid.baselines.train import TrainSettings
 from peergrid.envs import p2p_trading_v0
-from peergrid.envs.scenario import MarketSpec, load_scenario, scenario_from_dict
+from peergrid.envs.p2p_trading.scenario import MarketSpec, load_scenario, scenario_from_dict
 from peergrid.envs.transactive.scenario import scenario_from_dict as transactive_from_dict
 from peergrid.grid.errors import InvalidScenario, PeergridError
 from peergrid.grid.parts import ALLOW_IMPORTS, NAMES_A_PART, part_name

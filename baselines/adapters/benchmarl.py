@@ -10,7 +10,7 @@ from typing import Any
 
 from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
-from peergrid.envs.scenario import Scenario, load_scenario
+from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 
 with needs("BenchMARL", "marl"):
     from benchmarl.environments import TaskClass

@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from peergrid.baselines.adapters import needs
 from peergrid.baselines.recorded import Dataset, Episodes
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.entries import Entry, box
 from peergrid.grid.errors import InvalidDataset
 
 with needs("Minari", "data"):

@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 
 from peergrid.baselines.adapters import needs
 from peergrid.baselines.learned import Actor
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading import vector
-from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import PeergridError
 
 with needs("Stable-Baselines3", "sb3"):

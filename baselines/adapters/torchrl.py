@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from peergrid.baselines.adapters import needs
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS
@@ -141,7 +141,7 @@ class TradingEnv(EnvBase):
             group["info"] = dict(zip(self._infos, self._told[..., None].copy(), strict=True))
         seen = {
             GROUP: TensorDict(group, batch_size=(*shape, simulation.n_agent)),
-            "state": simulation.global_state(simulation.seen),
+            "state": simulation.global_state(),
             "done": over,
             "terminated": over & ends_itself,
             "truncated": over & (not ends_itself),

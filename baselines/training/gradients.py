@@ -41,14 +41,13 @@ from torch import Tensor, nn
 from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
-from peergrid.envs.configuration import from_mapping
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent
+from peergrid.envs.common.configuration import from_mapping
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, bent
 from peergrid.envs.microgrid import battery_reach, export_band, marginal_value
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import Scenario, build_dso
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Now, Outcome, Params
-from peergrid.envs.scenario import Scenario, build_dso
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
 from peergrid.grid.dso.gradient import QueryGradient, ResponseGradient, respond_with_gradient
 from peergrid.grid.errors import PeergridError
@@ -307,7 +306,7 @@ def play_day(
     stored = torch.tensor(simulation.running()[0].stored_kwh)
     value, seen, meant, numbers, fall = torch.zeros((), dtype=torch.float64), [], [], [], []
     while not simulation.is_over.all():
-        now = current_interval(*simulation.running(), params)
+        now = simulation.now()
         before = time.perf_counter()
         limits = battery_limits(stored, now, params)
         looked = with_stored(torch.from_numpy(simulation.seen), stored, limits, simulation)
@@ -341,7 +340,7 @@ def play_day(
 
 def own_share(params: Params) -> float:
     """The share that the reward has of what a microgrid adds to its own gain and to the welfare alike."""
-    return 1.0 - params.cooperation + params.cooperation / len(params.trade_bus)
+    return 1.0 - params.cooperation + params.cooperation / len(params.agent_bus)
 
 
 def slopes_of(outcome: Outcome, now: Now, params: Params, smoothing_per_kwh: float) -> Slopes:
@@ -382,12 +381,12 @@ def _per_proposed_kw(
     """What each microgrid's own reward gains for each kW that it proposes more, per hour, others as they are."""
     share, found = params.cooperation, np.zeros_like(value_per_kwh)
     if share > 0.0:
-        found += share / len(params.trade_bus) * _welfare_per_kw(outcome.response, value_per_kwh, now, params)
+        found += share / len(params.agent_bus) * _welfare_per_kw(outcome.response, value_per_kwh, now, params)
     if share < 1.0:
         found += (1.0 - share) * _gain_per_kw(outcome, value_per_kwh, params)
     # At a proposal of zero the answer has a kink, and the adjoint says nothing.
     cap = params.market.price_cap_per_kwh
-    nodal = outcome.response.price_per_kwh[:, params.trade_bus].clip(-cap, cap)
+    nodal = outcome.response.price_per_kwh[:, params.agent_bus].clip(-cap, cap)
     solved = (outcome.response.status < DsoStatus.INFEASIBLE)[:, None]
     of_none = np.where(solved, own_share(params) * (nodal - value_per_kwh), 0.0)
     return np.where(outcome.proposed_kw == 0.0, of_none, found)
@@ -416,9 +415,9 @@ def _gain_per_kw(
     nodal = response.price_per_kwh.clip(-cap, cap)
     has_slope = np.abs(response.price_per_kwh) < cap
     deviation_cost = params.market.half_spread_per_kwh * np.sign(accepted_kw - contract_kw)
-    of_own = nodal[:, params.trade_bus] - value_per_kwh - deviation_cost
+    of_own = nodal[:, params.agent_bus] - value_per_kwh - deviation_cost
     found = np.zeros_like(of_own)
-    for m, bus in enumerate(params.trade_bus):
+    for m, bus in enumerate(params.agent_bus):
         of_accepted, of_price = np.zeros_like(of_own), np.zeros_like(nodal)
         of_accepted[:, m] = of_own[:, m]
         of_price[:, bus] += accepted_kw[:, m] * has_slope[:, bus]

@@ -17,8 +17,8 @@ from peergrid.baselines.learned import WEIGHTS, Actor, LearnedPolicy, save_polic
 from peergrid.baselines.play import play_all
 from peergrid.baselines.references import References
 from peergrid.envs.p2p_trading.players import Central, Shared, Solo, Trader
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import Scenario
 from peergrid.grid.errors import InvalidCheckpoint, UnknownName
 from peergrid.grid.parts import part_name, resolve
 

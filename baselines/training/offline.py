@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from peergrid.baselines.recorded import Dataset, read_dataset
 from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
-from peergrid.envs.configuration import from_mapping
+from peergrid.envs.common.configuration import from_mapping
 from peergrid.grid.errors import InvalidDataset, PeergridError
 
 LARGEST_WEIGHT = 20.0

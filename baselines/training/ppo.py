@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from peergrid.baselines.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
-from peergrid.envs.configuration import from_mapping
+from peergrid.envs.common.configuration import from_mapping
 from peergrid.envs.p2p_trading.players import Trader
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid.errors import PeergridError
@@ -167,7 +167,7 @@ class Learner:
     """Actor, critic and their optimiser."""
 
     def __init__(self, settings: PpoSettings, player: Trader, hidden: list[int]) -> None:
-        self.settings, self.terminates = settings, player.terminates
+        self.settings, self.terminates = settings, player.simulation.terminates
         n_seen, heads = len(player.entries), player.slots_per_row if settings.own_heads else 1
         n_more = n_context(settings, player.simulation)
         self.actor = Network(n_seen, hidden, player.n_numbers, heads, 0.01)

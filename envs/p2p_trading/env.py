@@ -1,4 +1,4 @@
-"""PettingZoo's view of the simulation: spaces, seeding, the five dictionaries."""
+"""PettingZoo's view of the P2P market."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Float
-from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.actions import arrays_of
+from peergrid.envs.common.env import Infos, MarketEnv
+from peergrid.envs.common.profiles import ProfileSource
 from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
-from peergrid.envs.profiles import ProfileSource
-from peergrid.envs.scenario import Scenario
 from peergrid.grid.dso import Dso
-from peergrid.grid.errors import PeergridError
 
 
-class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
+class P2PTrading(MarketEnv):
     """Microgrids on a distribution feeder trade energy with each other, as far as the network carries it.
 
     ## Description
@@ -82,10 +79,11 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     metadata: ClassVar[dict[str, Any]] = {
         "name": "p2p_trading_v0",
-        "render_modes": list(RENDER_MODES),
-        "render_fps": 2,
+        **Simulation.metadata,
         "is_parallelizable": True,
     }
+
+    simulation: Simulation
 
     def __init__(
         self,
@@ -99,7 +97,6 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         predicted_intervals: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_render_mode(render_mode)
         self.simulation = Simulation(
             scenario,
             predictor=predictor,
@@ -110,85 +107,13 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
             predicted_intervals=predicted_intervals,
         )
         self.max_cycles = self.simulation.params.intervals  # to read: the horizon itself is fixed in the simulation
-        self.render_mode = render_mode
-        self.possible_agents = self.simulation.agents
-        self.agents: list[str] = []
-        self.observation_spaces = {a: box(self.simulation.entries) for a in self.possible_agents}
-        self.action_spaces = {a: spaces.Box(-1.0, 1.0, (N_ACTIONS,), np.float32) for a in self.possible_agents}
-        self.state_space = box(self.simulation.state_entries)
+        agents = self.simulation.agents
+        super().__init__(dict.fromkeys(agents, self.simulation.entries), dict.fromkeys(agents, N_ACTIONS), render_mode)
 
     @property
     def last_outcome(self) -> Outcome | None:
         """What happened in the last interval; None before the first."""
         return self.simulation.outcome
-
-    def observation_space(self, agent: str) -> spaces.Box:
-        """The same `Box` at every call."""
-        return of_agent(self.observation_spaces, agent)
-
-    def action_space(self, agent: str) -> spaces.Box:
-        """The same `Box` at every call."""
-        return of_agent(self.action_spaces, agent)
-
-    def describe_observation(self, agent: str) -> tuple[Entry, ...]:
-        """Name, unit and range of every entry of an agent's observation."""
-        self.observation_space(agent)
-        return self.simulation.entries
-
-    def describe_state(self) -> tuple[Entry, ...]:
-        """Name, unit and range of every entry of `state()`."""
-        return self.simulation.state_entries
-
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-        """Begin a day and return observations and (zero) infos.
-
-        Args:
-            options: `{"evaluation_day": k}` plays held-out day k.
-        """
-        self.simulation.reset(seed, options)
-        self.agents = list(self.possible_agents)
-        return self._observations(), self._infos(nothing_yet(1, self.simulation.n_agent))
-
-    def step(
-        self, actions: Mapping[str, np.ndarray]
-    ) -> tuple[
-        dict[str, np.ndarray],
-        dict[str, float],
-        dict[str, bool],
-        dict[str, bool],
-        dict[str, dict[str, float]],
-    ]:
-        """Play one interval.
-
-        Raises:
-            InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
-            PeergridError: The episode is over, or has not begun.
-        """
-        if not self.agents:
-            raise PeergridError("no episode runs: call reset() before step()")
-        _, outcome = self.simulation.step(self.stacked(actions))
-        ended, terminates = bool(self.simulation.is_over[0]), self.simulation.params.terminates
-        agents = self.agents
-        rewards = dict(zip(agents, outcome.reward[0].tolist(), strict=True))
-        terminations = dict.fromkeys(agents, ended and terminates)
-        truncations = dict.fromkeys(agents, ended and not terminates)
-        observations, infos = self._observations(), self._infos(measure(outcome, self.simulation.params))
-        if ended:
-            self.agents = []
-        return observations, rewards, terminations, truncations, infos
-
-    def state(self) -> np.ndarray:
-        """The global view for centralised critics, entry by entry as `describe_state` says."""
-        return self.simulation.global_state(self.simulation.seen)[0]
-
-    def render(self) -> str | np.ndarray | None:
-        """The last interval as a table ("ansi") or as a picture of the feeder ("rgb_array")."""
-        return picture(self.simulation, self.render_mode)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def stacked(self, actions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "1 agent 4"]:
         """The actions of all agents as one array.
@@ -196,26 +121,15 @@ class P2PTrading(ParallelEnv[str, np.ndarray, np.ndarray]):
         Raises:
             InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
         """
-        given = arrays_of(actions, dict.fromkeys(self.agents, N_ACTIONS))
-        return np.stack([list(given.values())])
+        return np.stack([list(arrays_of(actions, self._n_numbers).values())])
 
-    def _observations(self) -> dict[str, np.ndarray]:
-        return dict(zip(self.agents, self.simulation.seen[0].copy(), strict=True))
+    def _play(self, given: dict[str, np.ndarray]) -> list[float]:
+        _, outcome = self.simulation.step(np.stack([list(given.values())]))
+        paid: list[float] = outcome.reward[0].tolist()
+        return paid
 
-    def _infos(self, measured: Float[np.ndarray, "info 1 agent"]) -> dict[str, dict[str, float]]:
-        columns = measured[:, 0].T.tolist()
-        return {a: dict(zip(INFOS, own, strict=True)) for a, own in zip(self.agents, columns, strict=True)}
-
-
-METADATA: dict[str, Any] = {name: P2PTrading.metadata[name] for name in ("render_modes", "render_fps")}
-
-
-def picture(simulation: Simulation, render_mode: str | None) -> str | np.ndarray | None:
-    """The last interval of a simulation of one row, as a table or as a picture."""
-    if render_mode is None:
-        return None
-    from peergrid.envs.p2p_trading import viewer  # matplotlib is slow to import, and few runs draw
-
-    draw = viewer.draw_ansi if render_mode == "ansi" else viewer.draw_rgb
-    state, days = simulation.running()
-    return draw(simulation.params, state, days, simulation.outcome)
+    def _infos(self, outcome: Outcome | None) -> Infos:
+        simulation = self.simulation
+        told = measure(outcome, simulation.params) if outcome else nothing_yet(1, simulation.n_agent)
+        each = told[:, 0].T.tolist()
+        return {agent: dict(zip(INFOS, own, strict=True)) for agent, own in zip(self.agents, each, strict=True)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.limits import LIMIT_FIGURES, limit_figures
+from peergrid.envs.common.limits import LIMIT_FIGURES, limit_figures
 from peergrid.envs.p2p_trading.types import Outcome, Params
 
 # name: (unit, meaning); figures of the whole network are the same for every microgrid.
@@ -65,7 +65,7 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
     parts = response.price_parts
 
     def at_own(values: Float[np.ndarray, "batch bus"]) -> Float[np.ndarray, "batch agent"]:
-        return values.take(params.trade_bus, axis=-1)
+        return values.take(params.agent_bus, axis=-1)
 
     of_network = {
         "lmp_per_kwh": outcome.lmp_per_kwh,
@@ -103,7 +103,7 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
         "battery_kw": outcome.dispatch.battery_kw,
         "bill": outcome.bills.total,
         "gain": outcome.gain,
-        "clipped_kw": outcome.clipped,
+        "clipped_kw": outcome.clipped_kw,
     }
     measured = np.empty((len(INFOS), *outcome.gain.shape))
     for name, values in of_microgrid.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
+from peergrid.envs.common.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
 from peergrid.envs.p2p_trading.outlook import (
     AHEAD_OPTIONS,
     Foretold,
@@ -16,7 +16,7 @@ from peergrid.envs.p2p_trading.outlook import (
     supposed,
 )
 from peergrid.envs.p2p_trading.predictors import Predictor
-from peergrid.envs.p2p_trading.transition import current_interval, intervals_from
+from peergrid.envs.p2p_trading.transition import intervals_from
 from peergrid.envs.p2p_trading.types import Days, Now, Params, State
 
 OPTIONS = ("full import", "no trade", "last proposal", "full export")
@@ -88,10 +88,10 @@ def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]
 
 
 def observe(
-    state: State, days: Days, foretold: Foretold, predictor: Predictor, params: Params
+    state: State, days: Days, now: Now, foretold: Foretold, predictor: Predictor, params: Params
 ) -> Float[np.ndarray, "batch agent entry"]:
     """What every microgrid sees before it acts, entry by entry as `layout` says; not clipped to its range yet."""
-    now, coming = current_interval(state, days, params), expected(state, days, params, 1)
+    coming = expected(state, days, params, 1)
     lmp_ahead = expected_lmp_per_kwh(state, days, params, params.lookahead)[:, 1:]
     asked_kw = proposals(now, state)
     others_kw = state.last_accepted_kw[:, None]
@@ -107,8 +107,8 @@ def observe(
     def entries_ahead(values: Float[np.ndarray, "batch ahead"]) -> Float[np.ndarray, "ahead batch 1"]:
         return values.T[..., None]
 
-    hours = 2.0 * np.pi * (state.step * params.step_hours % 24.0)[:, None] / 24.0
-    ahead = intervals_from(state.step, 1, params.lookahead)
+    hours = 2.0 * np.pi * (state.interval * params.step_hours % 24.0)[:, None] / 24.0
+    ahead = intervals_from(state.interval, 1, params.lookahead)
     feeder_load = expected_feeder_load_kw(state, days, params, params.lookahead) / np.abs(params.feeder.load_kw).sum()
     powers = _with_room([getattr(prediction, f"accepted{end}_kw")[:, :, 0] for end in ("", "_low", "_high")])
     prices = _with_room([bent(getattr(prediction, f"price{end}_per_kwh")[:, :, 0]) for end in ("", "_low", "_high")])
@@ -118,7 +118,7 @@ def observe(
     columns = (
         np.sin(hours),
         np.cos(hours),
-        (params.intervals - state.step)[:, None] / params.intervals,
+        (params.intervals - state.interval)[:, None] / params.intervals,
         (state.stored_kwh - grids.energy_min_kwh) / usable,
         now.battery_least_kw / battery_rating,
         now.battery_most_kw / battery_rating,
@@ -158,7 +158,7 @@ def _prices_ahead(
 
     What the day's first prediction has above the LMP, on top of the LMP that is expected now.
     """
-    rows, ahead = intervals_from(state.step, 1, params.lookahead)
+    rows, ahead = intervals_from(state.interval, 1, params.lookahead)
     above = [foretold.above_lmp_per_kwh, foretold.above_lmp_low_per_kwh, foretold.above_lmp_high_per_kwh]
     # [end batch ahead agent option]
     by_time = np.array([values.swapaxes(1, 2)[rows, ahead] for values in above])
@@ -175,7 +175,7 @@ def _with_room(middle_low_high: list[Float[np.ndarray, "..."]]) -> list[Float[np
 
 def state_layout(params: Params) -> tuple[Entry, ...]:
     """The entries of the global state: what every microgrid sees, then load and last voltage of every bus."""
-    agents = range(len(params.trade_bus))
+    agents = range(len(params.agent_bus))
     seen = [
         Entry(name=f"microgrid_{i}: {e.name}", unit=e.unit, low=e.low, high=e.high)
         for i in agents
@@ -191,6 +191,6 @@ def global_state(
     observation: Float32[np.ndarray, "batch agent entry"], state: State, days: Days, params: Params
 ) -> Float[np.ndarray, "batch entry_of_state"]:
     """The global state of every row, for centralised critics; not clipped to its range yet."""
-    now_kw = days.load_kw[np.arange(len(state.step)), state.step]
+    now_kw = days.load_kw[np.arange(len(state.interval)), state.interval]
     flat = observation.reshape(len(observation), -1)
     return np.concatenate([flat, now_kw / params.feeder.base_kva, state.last_voltage_pu], axis=-1)

@@ -47,7 +47,7 @@ def expected(state: State, days: Days, params: Params, intervals: int) -> Expect
 
     for every bus, likewise the LMP around the day-ahead price; neither exceeds what its source can draw.
     """
-    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
+    known, ahead, now = params.forecasting, intervals_from(state.interval, 0, intervals), intervals_from(state.interval)
 
     def of_loads(actual: np.ndarray, forecast: np.ndarray, nominal: np.ndarray) -> np.ndarray:
         most = known.max_load_pu * np.abs(nominal)
@@ -62,7 +62,7 @@ def expected(state: State, days: Days, params: Params, intervals: int) -> Expect
 
 def expected_lmp_per_kwh(state: State, days: Days, params: Params, intervals: int) -> Float[np.ndarray, "batch ahead"]:
     """The LMP alone, as `expected` has it."""
-    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
+    known, ahead, now = params.forecasting, intervals_from(state.interval, 0, intervals), intervals_from(state.interval)
     most = np.asarray(known.max_lmp_per_kwh)
     return _persisting(days.lmp_per_kwh[now], days.lmp_day_ahead_per_kwh[ahead], known.lmp_persistence, most)
 
@@ -71,7 +71,7 @@ def expected_feeder_load_kw(
     state: State, days: Days, params: Params, intervals: int
 ) -> Float[np.ndarray, "batch ahead"]:
     """The load of the whole feeder, from its forecast and what that is off by in sum."""
-    known, ahead, now = params.forecasting, intervals_from(state.step, 0, intervals), intervals_from(state.step)
+    known, ahead, now = params.forecasting, intervals_from(state.interval, 0, intervals), intervals_from(state.interval)
     most = np.asarray(known.max_load_pu * np.abs(params.feeder.load_kw).sum())
     actual, forecast = days.load_kw[now].sum(axis=-1), days.load_forecast_kw[ahead].sum(axis=-1)
     return _persisting(actual, forecast, known.load_persistence, most)
@@ -105,10 +105,10 @@ def supposed(
 def moving_along(
     own_kw: Float[np.ndarray, "batch agent ahead option"], state: State, params: Params, share: float = ALONG
 ) -> Float[np.ndarray, "batch agent ahead option trade"]:
-    """What each microgrid supposes everybody to propose: the others what was accepted of them last, moved by a share of
-    its own change since then, in proportion to their ratings.
+    """What each microgrid supposes everybody to propose if the others change as it does.
 
-    What makes one microgrid change its mind, a dear hour or a strong sun, moves the others too.
+    Its own proposals are as given. Of another it supposes what was accepted of that one last, plus `share` of its own
+    change since then times the ratio of their ratings: a dear hour or a strong sun moves all of them.
     """
     rating, last = params.microgrids.rating_kw, state.last_accepted_kw
     changed = (own_kw - last[:, :, None, None]) / rating[:, None, None]

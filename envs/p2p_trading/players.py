@@ -5,23 +5,20 @@ A player has one slot in each row of the batch, or one for each microgrid of eac
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from copy import copy, deepcopy
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.p2p_trading.env import METADATA, P2PTrading, picture
+from peergrid.envs.common.player import Player
+from peergrid.envs.common.policy import BatchPolicy, Policy, named_policy
+from peergrid.envs.common.registered import POLICIES
+from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
-from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.envs.registered import POLICIES
-from peergrid.envs.vector import Player
 from peergrid.grid.errors import UnknownName
-from peergrid.grid.parts import resolve
 
 
 class Trader(Player):
@@ -31,20 +28,12 @@ class Trader(Player):
     """
 
     simulation: Simulation
-    metadata = METADATA
-
-    @property
-    def terminates(self) -> bool:
-        return self.simulation.params.terminates
 
     def play(
         self, actions: Float[np.ndarray, "slot number"], rows: Bool[np.ndarray, " batch"]
     ) -> tuple[Float[np.ndarray, " played"], Float[np.ndarray, "name played"]]:
         _, outcome = self.simulation.step(self.act(actions), rows)
         return self.pay(outcome), self.tell(measure(outcome, self.simulation.params))
-
-    def picture(self, row: int, render_mode: str) -> Any:
-        return picture(self.simulation.row(row), render_mode)
 
     @abstractmethod
     def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
@@ -120,8 +109,7 @@ class Solo(Trader):
         self.slots_per_row = 1
         self.entries, self.n_numbers, self.info_names = simulation.entries, N_ACTIONS, tuple(INFOS)
         self.place = simulation.agents.index(learner)
-        chosen = resolve(others, "policy", POLICIES)
-        policy: Any = chosen() if inspect.isclass(chosen) else chosen
+        policy = named_policy(others, POLICIES)
         self.others: BatchPolicy = policy if isinstance(policy, BatchPolicy) else RowByRow(policy, simulation)
 
     def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:

@@ -110,7 +110,7 @@ def oracle(question: Question, public: Public, dso: Dso | None = None) -> Predic
         )
         each = np.arange(len(who))
         accepted[part] = response.accepted_kw[each, who]
-        price[part] = response.price_per_kwh[each, public.trade_bus[who]]
+        price[part] = response.price_per_kwh[each, public.agent_bus[who]]
     shape = (n_row, n_agent, n_ahead, n_option)
     return certain(accepted.reshape(shape), price.reshape(shape))
 

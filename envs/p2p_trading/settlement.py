@@ -44,7 +44,7 @@ def bills(
     price_per_kwh: Float[np.ndarray, "*batch agent"],
     substation_price_per_kwh: Float[np.ndarray, "*batch"],
     *,
-    spread_per_kwh: float,
+    half_spread_per_kwh: float,
     cap_per_kwh: float,
     step_hours: float,
 ) -> Bills:
@@ -54,7 +54,7 @@ def bills(
         accepted_kw: What the DSO lets each export.
         price_per_kwh: Nodal price at each microgrid, before the cap.
         substation_price_per_kwh: Nodal price at the substation, before the cap.
-        spread_per_kwh: delta: more than the contract earns that much below the nodal price, less costs it above.
+        half_spread_per_kwh: delta: more than the contract earns that much below the nodal price, less costs it above.
     """
     nodal = _capped(price_per_kwh, cap_per_kwh)
     substation = _capped(substation_price_per_kwh[..., None], cap_per_kwh)
@@ -63,7 +63,7 @@ def bills(
     return Bills(
         contract=-contracts.price_per_kwh * contract_kwh,
         network_charge=(substation - nodal) * contract_kwh,
-        deviation=-nodal * excess_kwh + spread_per_kwh * np.abs(excess_kwh),
+        deviation=-nodal * excess_kwh + half_spread_per_kwh * np.abs(excess_kwh),
     )
 
 

@@ -1,34 +1,45 @@
-"""The batched core: reset and step over `transition`. Every environment is a view of it, PettingZoo's of one row."""
+"""The P2P market in a batch: what `envs/common/batch.py` asks of a market, and its days from a scenario."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
-from peergrid.envs.actions import check_actions
-from peergrid.envs.entries import Entry, bounds, clipped
-from peergrid.envs.episodes import Episodes
+from peergrid.envs.common.actions import RENDER_MODES, check_actions
+from peergrid.envs.common.batch import Batch
+from peergrid.envs.common.episodes import Episodes
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.common.registered import DSOS, MECHANISMS, PREDICTORS
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
-from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Outcome, Params, State
-from peergrid.envs.profiles import Day, DayShape, ProfileSource
-from peergrid.envs.registered import DSOS, MECHANISMS, PREDICTORS
-from peergrid.envs.rows import rows_of, unless_all, with_rows, written
-from peergrid.envs.scenario import Scenario, build_dso, build_microgrids, build_profiles, check_scenario, load_scenario
+from peergrid.envs.p2p_trading.scenario import (
+    Scenario,
+    build_dso,
+    build_microgrids,
+    build_profiles,
+    check_scenario,
+    load_scenario,
+)
+from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade, current_interval
+from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Now, Outcome, Params, State
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.parts import resolve
 
 
-class Simulation:
-    """A batch of markets on one scenario, stepped together; row i of a seeded reset draws with seed + i."""
+class Simulation(Batch[State, Days, Now, Outcome]):
+    """A batch of P2P markets on one scenario, stepped together; row i of a seeded reset draws with seed + i."""
+
+    viewer: ClassVar[str] = "peergrid.envs.p2p_trading.viewer"
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 2}
+    scenario: Scenario
+    params: Params
 
     def __init__(
         self,
@@ -56,13 +67,9 @@ class Simulation:
         """
         self.scenario = load_scenario(scenario, **({} if max_cycles is None else {"intervals": max_cycles}))
         check_scenario(self.scenario)
-        self.num_envs = num_envs
         self.predictor: Predictor = resolve(predictor, "predictor", PREDICTORS)
         self.profiles: ProfileSource = resolve(profiles or build_profiles(self.scenario), "profile source", {})
         self.params = build_params(self.scenario, mechanism, dso, self.profiles, predicted_intervals)
-        self.entries: tuple[Entry, ...] = layout(self.params)
-        self.state_entries: tuple[Entry, ...] = state_layout(self.params)
-        self._bounds, self._state_bounds = bounds(self.entries), bounds(self.state_entries)
         shape = DayShape(
             intervals=self.params.intervals + self.params.lookahead,
             step_hours=self.params.step_hours,
@@ -70,17 +77,8 @@ class Simulation:
             demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
         )
         season = (self.scenario.first_day, self.scenario.n_days)
-        self.episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season)
-        self.state: State | None = None
-        self.days: Days | None = None
-        self.foretold: Foretold | None = None
-        self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
-        self.outcome: Outcome | None = None  # of the rows that played in the last step, which are
-        self.played = np.zeros(num_envs, dtype=bool)
-
-    @property
-    def n_agent(self) -> int:
-        return len(self.params.trade_bus)
+        episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season)
+        super().__init__(layout(self.params), state_layout(self.params), episodes, num_envs)
 
     @property
     def agents(self) -> list[str]:
@@ -88,68 +86,13 @@ class Simulation:
         return [f"microgrid_{i}" for i in range(self.n_agent)]
 
     @property
-    def is_over(self) -> Bool[np.ndarray, " batch"]:
-        """The rows whose episode is over."""
-        return self.running()[0].step >= self.params.intervals
-
-    def reset(
-        self,
-        seed: int | None = None,
-        options: Mapping[str, Any] | None = None,
-        rows: Bool[np.ndarray, " batch"] | None = None,
-    ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin an episode in every row, or in the marked ones, and return what the agents of all rows see.
-
-        Args:
-            seed: Row i draws with seed + i; None goes on with the generators as they are.
-            options: `{"evaluation_day": k}` plays held-out day k in row 0, k + 1 in row 1 and so on: the same day
-                whenever it is asked for, whatever the seed. Other keys are not read.
-            rows: Where an episode begins; elsewhere nothing changes.
-        """
-        rows = unless_all(rows)
-        if rows is not None:
-            self.running()  # the other rows go on with theirs
-        places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
-        drawn = self.episodes.draw(places, seed, options)
-        return self.begin(self.days_of(drawn), rows)
+    def terminates(self) -> bool:
+        return self.params.terminates
 
     def days_of(self, drawn: Sequence[Day]) -> Days:
         """Days drawn, as they are played here: where rewards count from no trade, with what that gives."""
         days = build_days(self.scenario, self.params, drawn)
         return counted_from_no_trade(self._first_state(days), days, self.params) if self.params.over_no_trade else days
-
-    def begin(
-        self, days: Days, rows: Bool[np.ndarray, " batch"] | None = None, copies: int = 1
-    ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin an episode on days given rather than drawn, and return what the agents see.
-
-        Args:
-            days: One for each (marked) row; with copies, for each so many rows that follow one another.
-        """
-        state = self._first_state(days)
-        foretold = foretell(state, days, self.predictor, self.params)
-        if copies > 1:  # which are foretold the same
-            each = np.repeat(np.arange(len(state.step)), copies)
-            state, days, foretold = rows_of(state, each), rows_of(days, each), rows_of(foretold, each)
-        self._put(state, days, foretold, rows)
-        if rows is None:
-            self.outcome = None
-        return self.seen
-
-    def _first_state(self, days: Days) -> State:
-        n_row = len(days.lmp_per_kwh)
-        lmp = days.lmp_per_kwh[:, :1]
-        nothing = np.zeros((n_row, self.n_agent))
-        return State(
-            step=np.zeros(n_row, dtype=int),
-            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
-            last_lmp_per_kwh=lmp[:, 0],
-            last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
-            last_te_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
-            last_proposed_kw=nothing,
-            last_accepted_kw=nothing,
-            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
-        )
 
     def step(
         self, actions: Float[np.ndarray, "batch agent 4"], rows: Bool[np.ndarray, " batch"] | None = None
@@ -163,70 +106,48 @@ class Simulation:
             InvalidAction: Wrong shape, or NaN.
             PeergridError: No episode has begun, or it is over.
         """
-        (state, days), foretold = self.running(), self.foretold
-        assert foretold is not None
-        check_actions(actions, (len(state.step), self.n_agent, N_ACTIONS), "row, microgrid, number")
-        actions, rows = np.asarray(actions, dtype=np.float64), unless_all(rows)
-        if rows is not None:
-            state, days, foretold = rows_of(state, rows), rows_of(days, rows), rows_of(foretold, rows)
-            actions = actions[rows]
-        if (state.step >= self.params.intervals).any():
-            raise PeergridError("the episode is over: call reset() before step()")
-        after, outcome = advance(state, actions, days, self.params)
-        self._put(after, days, foretold, rows)
-        self.outcome = outcome
-        self.played = np.ones(len(state.step), dtype=bool) if rows is None else rows
-        return self.seen, outcome
+        self.running()
+        check_actions(actions, (self.num_envs, self.n_agent, N_ACTIONS), "row, microgrid, number")
+        actions = np.asarray(actions, dtype=np.float64)
 
-    def _put(self, state: State, days: Days, foretold: Foretold, rows: Bool[np.ndarray, " batch"] | None) -> None:
-        """Let these be all rows, or the marked ones, and look at them."""
-        seen = clipped(observe(state, days, foretold, self.predictor, self.params), self._bounds)
-        if rows is not None:
-            (old_state, old_days), old_foretold = self.running(), self.foretold
-            assert old_foretold is not None
-            state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
-            foretold, seen = with_rows(old_foretold, rows, foretold), written(self.seen, rows, seen)
-        self.state, self.days, self.foretold, self.seen = state, days, foretold, seen
+        def play(state: State, days: Days, now: Now, some: Any) -> tuple[State, Outcome]:
+            return advance(state, rows_of(actions, some), days, self.params, now)
 
-    def observe(self) -> Float32[np.ndarray, "batch agent entry"]:
-        """What the agents see now; after a reset or a step it is `seen`, and need not be computed again."""
-        (state, days), foretold = self.running(), self.foretold
-        assert foretold is not None
-        return clipped(observe(state, days, foretold, self.predictor, self.params), self._bounds)
+        return self._play(rows, play)
 
-    def global_state(
-        self, observation: Float32[np.ndarray, "batch agent entry"]
-    ) -> Float32[np.ndarray, "batch entry_of_state"]:
-        """The global state that goes with an observation just made."""
-        state, days = self.running()
-        return clipped(global_state(observation, state, days, self.params), self._state_bounds)
+    def _first_state(self, days: Days) -> State:
+        n_row = len(days.lmp_per_kwh)
+        lmp = days.lmp_per_kwh[:, :1]
+        nothing = np.zeros((n_row, self.n_agent))
+        return State(
+            interval=np.zeros(n_row, dtype=int),
+            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
+            last_lmp_per_kwh=lmp[:, 0],
+            last_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
+            last_te_price_per_kwh=np.repeat(lmp, self.n_agent, axis=1),
+            last_proposed_kw=nothing,
+            last_accepted_kw=nothing,
+            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
+        )
 
-    def running(self) -> tuple[State, Days]:
-        """State and days of the episode that runs.
+    def _foretell(self, state: State, days: Days) -> Foretold:
+        return foretell(state, days, self.predictor, self.params)
 
-        Raises:
-            PeergridError: None has begun.
-        """
-        if self.state is None or self.days is None:
-            raise PeergridError("no episode has begun: call reset() first")
-        return self.state, self.days
+    def _current(self, state: State, days: Days) -> Now:
+        return current_interval(state, days, self.params)
 
-    def row(self, i: int) -> Simulation:
-        """Row i as it is now, as a simulation of its own: to look at, as steps of either are not seen by the other."""
-        state, days = self.running()
-        this, alone = slice(i, i + 1), copy(self)
-        alone.num_envs, alone.episodes = 1, self.episodes.row(i)
-        alone.state, alone.days, alone.seen = rows_of(state, this), rows_of(days, this), self.seen[this]
-        alone.foretold = rows_of(self.foretold, this)
-        alone.played = self.played[this] & (alone.state.step > 0)  # an outcome before the reset is another day's
-        place = int(self.played[:i].sum())
-        has_outcome = self.outcome is not None and bool(alone.played.all())
-        alone.outcome = rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
-        return alone
+    def _observe(self, state: State, days: Days, now: Now, foretold: Any) -> Float[np.ndarray, "batch agent entry"]:
+        return observe(state, days, now, foretold, self.predictor, self.params)
 
-    def spawn(self, rows: Bool[np.ndarray, " batch"]) -> list[np.random.Generator]:
-        """A generator for each marked row, for what is random beside its day; seed or held-out day fix it likewise."""
-        return self.episodes.spawn(np.flatnonzero(rows).tolist())
+    def _global_state(self, state: State, days: Days) -> Float[np.ndarray, "batch entry_of_state"]:
+        return global_state(self.seen, state, days, self.params)
+
+    def _n_steps(self, state: State) -> Int[np.ndarray, " batch"]:
+        return state.interval
+
+    def _is_over(self, state: State) -> Bool[np.ndarray, " batch"]:
+        over: Bool[np.ndarray, " batch"] = state.interval >= self.params.intervals
+        return over
 
 
 def build_params(
@@ -248,7 +169,7 @@ def build_params(
     span_kwh = microgrids.energy_max_kwh - microgrids.energy_min_kwh
     return Params(
         feeder=own.feeder,
-        trade_bus=own.trade_bus,
+        agent_bus=own.trade_bus,
         microgrids=microgrids,
         generators=own.generators,
         voll_per_kwh=scenario.dso.voll_per_kwh,

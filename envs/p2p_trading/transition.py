@@ -6,13 +6,13 @@ Rows of the batch never touch each other. Energy prices are at the microgrids' o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.envs.entries import bent, unbent
+from peergrid.envs.common.entries import bent, unbent
+from peergrid.envs.common.signals import te_signal_per_kwh
 from peergrid.envs.microgrid import (
     Interval,
     battery_limits,
@@ -27,18 +27,21 @@ from peergrid.envs.microgrid import (
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
-from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.grid.dso import DsoQuery, DsoResponse, is_curtailed
 
 T = TypeVar("T")
 
 
 def advance(
-    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params
+    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params, now: Now | None = None
 ) -> tuple[State, Outcome]:
-    """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled."""
-    now = current_interval(state, days, params)
-    decisions, clipped = decode(actions, now, params)
+    """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled.
+
+    Args:
+        now: What `current_interval` says, where it has been asked before.
+    """
+    now = now or current_interval(state, days, params)
+    decisions, clipped_kw = decode(actions, now, params)
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
 
     agreed = _agree(decisions, interval, now, params)
@@ -48,13 +51,13 @@ def advance(
         params.microgrids, state.stored_kwh, decisions.battery_kw, now.least_kwh, now.most_kwh, params.step_hours
     )
 
-    price = response.price_per_kwh.take(params.trade_bus, axis=-1)
+    price = response.price_per_kwh.take(params.agent_bus, axis=-1)
     billed = bills(
         agreed.contracts,
         accepted,
         price,
         response.price_per_kwh[:, 0],
-        spread_per_kwh=params.market.half_spread_per_kwh,
+        half_spread_per_kwh=params.market.half_spread_per_kwh,
         cap_per_kwh=params.market.price_cap_per_kwh,
         step_hours=params.step_hours,
     )
@@ -68,7 +71,7 @@ def advance(
     result = _dso_result(response, paid, now, params)
     common = _welfare(response, gain, paid, now, params)
     gain, common = _with_stored_energy(gain, common, stored, state, days, params)
-    rows, t = intervals_from(state.step)
+    rows, t = intervals_from(state.interval)
     own_reward, common_reward = gain - days.no_trade_gain[rows, t], common - days.no_trade_welfare[rows, t]
     share = common_reward[:, None] / gain.shape[-1]
     reward = (1.0 - params.cooperation) * own_reward + params.cooperation * share
@@ -86,17 +89,17 @@ def advance(
         stored_kwh=stored,
         bills=billed,
         lmp_per_kwh=now.lmp_per_kwh,
-        te_price_per_kwh=te_price.take(params.trade_bus, axis=-1),
+        te_price_per_kwh=te_price.take(params.agent_bus, axis=-1),
         gain=gain,
         dso_result=result,
         welfare=common,
         reward=reward,
         common_reward=common_reward,
         dso_calls=agreed.dso_calls,
-        clipped=clipped,
+        clipped_kw=clipped_kw,
     )
     after = State(
-        step=state.step + 1,
+        interval=state.interval + 1,
         stored_kwh=stored,
         last_lmp_per_kwh=now.lmp_per_kwh,
         last_price_per_kwh=price,
@@ -108,13 +111,9 @@ def advance(
     return after, outcome
 
 
-@lru_cache(maxsize=1)
 def current_interval(state: State, days: Days, params: Params) -> Now:
-    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do.
-
-    The answer to the last question is kept, as observation, policies and step ask the same one.
-    """
-    rows, t = intervals_from(state.step)
+    """What the interval that begins brings: loads, price, sun, demand, and what each battery may do."""
+    rows, t = intervals_from(state.interval)
     interval = Interval(
         pv_kw=days.pv_kw[rows, t],
         demand_kw=days.demand_kw[rows, t],
@@ -143,17 +142,17 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
     )
 
 
-def intervals_from(step: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
+def intervals_from(interval: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
     """Index of each row's own interval in what is drawn for its day, or of those from `start` to `stop` after it.
 
     Where all rows are in the same interval these are slices, which copy nothing.
     """
-    steps = set(step.tolist())
-    if len(steps) == 1:
-        t = steps.pop()
+    found = set(interval.tolist())
+    if len(found) == 1:
+        t = found.pop()
         return slice(None), t if stop is None else slice(t + start, t + stop)
-    rows = np.arange(len(step))
-    return (rows, step) if stop is None else (rows[:, None], step[:, None] + np.arange(start, stop))
+    rows = np.arange(len(interval))
+    return (rows, interval) if stop is None else (rows[:, None], interval[:, None] + np.arange(start, stop))
 
 
 def decode(
@@ -217,7 +216,7 @@ def counted_from_no_trade(state: State, days: Days, params: Params) -> Days:
     days = replace(days, no_trade_gain=gains, no_trade_welfare=welfare)
     for t in range(params.intervals):
         now = current_interval(state, days, params)
-        state, outcome = advance(state, encode(no_trade(state, now), now, params), days, params)
+        state, outcome = advance(state, encode(no_trade(state, now), now, params), days, params, now)
         gains[:, t], welfare[:, t] = outcome.gain, outcome.welfare
     return days
 
@@ -238,9 +237,9 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
     In a further round a curtailed microgrid offers and exports no more than it was allowed, so that its partners are
     matched anew with what can be delivered. Rows without curtailment keep their first answer.
     """
-    microgrids, spread = params.microgrids, params.market.half_spread_per_kwh
+    microgrids, half_spread = params.microgrids, params.market.half_spread_per_kwh
     price = decisions.dispatch_price_per_kwh
-    least_worth_kw, most_worth_kw = export_band(microgrids, interval, price - spread, price + spread)
+    least_worth_kw, most_worth_kw = export_band(microgrids, interval, price - half_spread, price + half_spread)
 
     def propose(
         least_kw: np.ndarray, most_kw: np.ndarray, first_proposed_kw: np.ndarray | None
@@ -253,7 +252,7 @@ def _agree(decisions: Decisions, interval: Interval, now: Now, params: Params) -
             limit_price_per_kwh=decisions.limit_price_per_kwh,
             lmp_per_kwh=now.lmp_per_kwh,
         )
-        contracts = clear(params.mechanism, offers, spread)
+        contracts = clear(params.mechanism, offers, half_spread)
         proposed_kw = contracts.quantity_kw.clip(least_worth_kw, most_worth_kw).clip(least_kw, most_kw)
         query = DsoQuery(
             load_kw=now.load_kw,
@@ -298,7 +297,7 @@ def _choose(rows: Bool[np.ndarray, " batch"], there: T, elsewhere: T) -> T:
     for name in there.__dataclass_fields__:  # type: ignore[attr-defined]
         a, b = getattr(there, name), getattr(elsewhere, name)
         if a is None:
-            continue  # what is None by default
+            continue  # an optional field that was not filled in
         if isinstance(a, np.ndarray):
             values[name] = np.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
         else:
@@ -354,7 +353,7 @@ def _with_stored_energy(
     """A day that terminates pays the energy left above the initial at the day's mean price, less discharge losses."""
     if not params.terminates:
         return gain, common
-    is_last = state.step + 1 >= params.intervals
+    is_last = state.interval + 1 >= params.intervals
     mean_price = days.lmp_day_ahead_per_kwh[:, : params.intervals].mean(axis=-1)
     left_kwh = (stored_kwh - params.initial_kwh) * params.microgrids.discharge_efficiency
     value = np.where(is_last[:, None], left_kwh * mean_price[:, None], 0.0)

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.microgrid import Dispatch, Interval, Microgrids
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Mechanism
+from peergrid.envs.p2p_trading.scenario import MarketSpec
 from peergrid.envs.p2p_trading.settlement import Bills
-from peergrid.envs.scenario import MarketSpec
 from peergrid.grid.dso import Dso, DsoResponse, Generators
 from peergrid.grid.feeder import Feeder
 
@@ -26,7 +26,7 @@ class Public:
 
     feeder: Feeder
     dso: Dso
-    trade_bus: Int[np.ndarray, " agent"]
+    agent_bus: Int[np.ndarray, " agent"]
     rating_kw: Float[np.ndarray, " agent"]
     step_hours: float
 
@@ -50,7 +50,7 @@ class Params:
     """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals."""
 
     feeder: Feeder
-    trade_bus: Int[np.ndarray, " agent"]
+    agent_bus: Int[np.ndarray, " agent"]
     microgrids: Microgrids
     generators: Generators
     voll_per_kwh: float
@@ -75,7 +75,7 @@ class Params:
         return Public(
             feeder=self.feeder,
             dso=self.dso,
-            trade_bus=self.trade_bus,
+            agent_bus=self.agent_bus,
             rating_kw=self.microgrids.rating_kw,
             step_hours=self.step_hours,
         )
@@ -110,11 +110,13 @@ class Days:
 class State:
     """What one step hands to the next: with the params and the days, it is everything.
 
+    `interval` is the one that begins, and so the number of those that are over.
+
     What was published last is the outcome of the interval before: before the first, the LMP and no trade. Arrays are
     never changed in place: make another state.
     """
 
-    step: Int[np.ndarray, " batch"]
+    interval: Int[np.ndarray, " batch"]
     stored_kwh: Float[np.ndarray, "batch agent"]
     last_lmp_per_kwh: Float[np.ndarray, " batch"]
     last_price_per_kwh: Float[np.ndarray, "batch agent"]
@@ -182,4 +184,4 @@ class Outcome:
     reward: Float[np.ndarray, "batch agent"]
     common_reward: Float[np.ndarray, " batch"]
     dso_calls: Int[np.ndarray, " batch"]
-    clipped: Float[np.ndarray, "batch agent"]
+    clipped_kw: Float[np.ndarray, "batch agent"]

@@ -6,10 +6,10 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
+from peergrid.envs.common.policy import Policy
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading.players import Central, Shared, Solo
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.policy import Policy
-from peergrid.envs.vector import PlayerVector
 
 
 def central_trading(

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch
 from rich.table import Table
 
-from peergrid.envs.drawing import (
+from peergrid.envs.common.drawing import (
     ALARM,
     INK,
     LEGEND,
@@ -102,7 +102,7 @@ def draw_ansi(params: Params, state: State, days: Days, outcome: Outcome | None,
 
 
 def _interval(state: State, outcome: Outcome | None, row: int) -> int:
-    return int(state.step[row]) - (outcome is not None)
+    return int(state.interval[row]) - (outcome is not None)
 
 
 def _when(params: Params, state: State, outcome: Outcome | None, row: int) -> str:
@@ -121,7 +121,7 @@ def _supply_sentence(params: Params, outcome: Outcome, row: int) -> str:
 
 def _table_before(params: Params, state: State, days: Days, row: int, t: int) -> Table:
     rows = table("#", "bus", "PV\nkW", "demand\nkW", "stored\nkWh", "most diesel\nkW", "battery\nkW")
-    for i, bus in enumerate(params.trade_bus):
+    for i, bus in enumerate(params.agent_bus):
         grids = params.microgrids
         numbers = (days.pv_kw[row, t, i], days.demand_kw[row, t, i], state.stored_kwh[row, i], grids.diesel_max_kw[i])
         rows.add_row(str(i), params.feeder.bus[bus], *map(kw, numbers), f"± {kw(grids.battery_rating_kw[i])}")
@@ -134,7 +134,7 @@ def _table_after(params: Params, outcome: Outcome, row: int) -> Table:
         *("at\n/kWh", "proposed\nkW", "accepted\nkW", "price\n/kWh", "bill\n", "reward\n"),
     )
     dispatch, response = outcome.dispatch, outcome.response
-    for i, bus in enumerate(params.trade_bus):
+    for i, bus in enumerate(params.agent_bus):
         device_kw = (dispatch.pv_kw, dispatch.diesel_kw, dispatch.battery_kw, dispatch.load_kw, outcome.stored_kwh)
         mark = "*" if outcome.is_curtailed[row, i] else " "
         rows.add_row(
@@ -246,7 +246,7 @@ def _draw_header(figure: Figure, scene: _Scene, when: str) -> None:
 
 
 def _draw_map(figure: Figure, scene: _Scene) -> None:
-    generators, traders = set(scene.params.generators.bus), scene.params.trade_bus.tolist()
+    generators, traders = set(scene.params.generators.bus), scene.params.agent_bus.tolist()
     chart = map_feeder(figure, 0.425, 0.5, scene.params.feeder, generators | set(traders), generators & set(traders))
     chart.draw_lines(scene.flow_kw, scene.loading)
     _draw_contracts(chart, scene)
@@ -265,7 +265,7 @@ def _draw_contracts(chart: FeederMap, scene: _Scene) -> None:
         return
     quantity = scene.outcome.contracts.quantity_kw[scene.row]
     pair_kw = pairs_kw(quantity)
-    bus = scene.params.trade_bus
+    bus = scene.params.agent_bus
     places = np.stack([chart.x, chart.y], axis=-1)
     obstacles = np.concatenate([places, *(places[bus] + to for to in ((0, -15), (0, 15), (15, 0)))])
     largest = np.argsort(-pair_kw, axis=None, kind="stable")[:MOST_CONTRACTS]
@@ -338,7 +338,7 @@ def _draw_sources(chart: FeederMap, room: Room, scene: _Scene) -> None:
 
 
 def _draw_microgrid(chart: FeederMap, room: Room, scene: _Scene, i: int) -> None:
-    bus = int(scene.params.trade_bus[i])
+    bus = int(scene.params.agent_bus[i])
     chart.draw_disc(bus, scene.colours(bus))
     size = 7 if chart.crowded else 8
     write_on(chart.axes, str(i), chart.x[bus], chart.y[bus], scene.colours(bus), size=size, weight="bold")
@@ -357,7 +357,7 @@ def _write_prices(chart: FeederMap, room: Room, scene: _Scene) -> None:
     if scene.outcome is None:
         return
     size = 6.5 if chart.crowded else 7.5
-    for bus in scene.params.trade_bus.tolist():
+    for bus in scene.params.agent_bus.tolist():
         away = 12.5 if scene.beyond_limits[bus] else 10.0
         aside = [(-away, -3.0), (-away, 3.0), (0.0, -1.6 * away), (0.0, 1.6 * away)] * chart.crowded
         places = [(4.0 if chart.downward[bus] else 0.0, -away), *chart.places(bus, away), *aside]
@@ -404,7 +404,7 @@ def _draw_prices(axes: Axes, scene: _Scene) -> None:
         axes.set_ylim(0, 1.4 * max(scene.lmp_per_kwh, 1e-3))
         axes.legend(**LEGEND)
         return
-    bus = scene.params.trade_bus
+    bus = scene.params.agent_bus
     places = np.arange(len(bus))
     rise, fall = np.zeros(len(bus)), np.zeros(len(bus))
     for name, colour in PART_COLOURS.items():
@@ -455,8 +455,8 @@ def _draw_voltages(axes: Axes, scene: _Scene) -> None:
     axes.scatter(distance, voltage, s=11, c=scene.colours(slice(None)), ec=INK, lw=0.4, zorder=3)
     for bus in scene.params.generators.bus:
         axes.scatter(distance[bus], voltage[bus], s=40, marker="^", c=[scene.colours(bus)], ec=INK, lw=0.9, zorder=4)
-    size = 95 if len(scene.params.trade_bus) <= 8 else 62
-    for i, bus in enumerate(scene.params.trade_bus):
+    size = 95 if len(scene.params.agent_bus) <= 8 else 62
+    for i, bus in enumerate(scene.params.agent_bus):
         axes.scatter(distance[bus], voltage[bus], s=size, c=[scene.colours(bus)], ec=INK, lw=0.9, zorder=5)
         write_on(axes, str(i), distance[bus], voltage[bus], scene.colours(bus), size=6)
     label_below(axes, "impedance from the substation in ohm")
@@ -466,7 +466,7 @@ def _draw_voltages(axes: Axes, scene: _Scene) -> None:
 
 
 def _name_microgrids(axes: Axes, scene: _Scene) -> None:
-    bus = scene.params.trade_bus
+    bus = scene.params.agent_bus
     axes.set_xlim(-0.6, len(bus) - 0.4)
     axes.set_xticks(range(len(bus)), [f"{i}" for i in range(len(bus))])
     axes.tick_params(axis="x", length=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.signals import te_signal_per_kwh
+from peergrid.envs.common.signals import te_signal_per_kwh
 from peergrid.envs.transactive.plans import AgentPlan, Outlook
 from peergrid.envs.transactive.resources import carried, operating_cost
 from peergrid.envs.transactive.types import DayAhead, Forecast, Params

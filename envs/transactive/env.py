@@ -1,29 +1,25 @@
-"""PettingZoo's view of the simulation: spaces, seeding, the five dictionaries."""
+"""PettingZoo's view of the transactive loop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
-from pettingzoo import ParallelEnv
 
-from peergrid.envs.actions import RENDER_MODES, arrays_of, check_render_mode, of_agent
-from peergrid.envs.entries import Entry, box
-from peergrid.envs.profiles import ProfileSource
+from peergrid.envs.common.env import Infos, MarketEnv
+from peergrid.envs.common.profiles import ProfileSource
 from peergrid.envs.transactive.infos import NETWORK_INFOS, OWN_INFOS, measure, nothing_yet
 from peergrid.envs.transactive.scenario import TransactiveScenario
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.transactive.types import N_ACTIONS, Outcome
 from peergrid.grid.dso import Dso
-from peergrid.grid.errors import PeergridError, UnknownName
+from peergrid.grid.errors import UnknownName
 
 DSO = "dso"
 ROLES = ("agents", "both")
 
 
-class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
+class TransactiveMarket(MarketEnv):
     """Agents on a distribution feeder answer price signals; the DSO moves them until the day-ahead schedule is met.
 
     ## Description
@@ -77,10 +73,11 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     metadata: ClassVar[dict[str, Any]] = {
         "name": "transactive_v0",
-        "render_modes": list(RENDER_MODES),
-        "render_fps": 4,
+        **Transactive.metadata,
         "is_parallelizable": True,
     }
+
+    simulation: Transactive
 
     def __init__(
         self,
@@ -92,114 +89,37 @@ class TransactiveMarket(ParallelEnv[str, np.ndarray, np.ndarray]):
         max_cycles: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_render_mode(render_mode)
         if roles not in ROLES:
             raise UnknownName("role", roles, ROLES)
         self.simulation = Transactive(scenario, dso=dso, profiles=profiles, max_cycles=max_cycles)
-        self.roles, self.render_mode, self.max_cycles = roles, render_mode, max_cycles
-        self.possible_agents = self.simulation.agents + [DSO] * (roles == "both")
-        self.agents: list[str] = []
-        self._entries = dict.fromkeys(self.simulation.agents, self.simulation.entries)
-        self._n_numbers = dict.fromkeys(self.simulation.agents, N_ACTIONS)
+        self.roles, self.max_cycles = roles, max_cycles
+        agents = self.simulation.agents
+        entries, n_numbers = dict.fromkeys(agents, self.simulation.entries), dict.fromkeys(agents, N_ACTIONS)
         if roles == "both":
-            self._entries[DSO], self._n_numbers[DSO] = self.simulation.dso_entries, 1
-        self.observation_spaces = {a: box(e) for a, e in self._entries.items()}
-        self.action_spaces = {a: spaces.Box(-1.0, 1.0, (n,), np.float32) for a, n in self._n_numbers.items()}
-        self.state_space = box(self.simulation.state_entries)
+            entries[DSO], n_numbers[DSO] = self.simulation.dso_entries, 1
+        super().__init__(entries, n_numbers, render_mode)
 
     @property
     def last_outcome(self) -> Outcome | None:
         """What happened in the last iteration; None before the first."""
         return self.simulation.outcome
 
-    def observation_space(self, agent: str) -> spaces.Box:
-        """The same `Box` at every call."""
-        return of_agent(self.observation_spaces, agent)
-
-    def action_space(self, agent: str) -> spaces.Box:
-        """The same `Box` at every call."""
-        return of_agent(self.action_spaces, agent)
-
-    def describe_observation(self, agent: str) -> tuple[Entry, ...]:
-        """Name, unit and range of every entry of an agent's observation."""
-        return of_agent(self._entries, agent)
-
-    def describe_state(self) -> tuple[Entry, ...]:
-        """Name, unit and range of every entry of `state()`."""
-        return self.simulation.state_entries
-
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-        """Begin a day and return observations and (zero) infos.
-
-        Args:
-            options: `{"evaluation_day": k}` plays held-out day k.
-        """
-        self.simulation.reset(seed, options)
-        self.agents = list(self.possible_agents)
-        return self._observations(), self._infos(*nothing_yet(1, self.simulation.n_agent))
-
-    def step(
-        self, actions: Mapping[str, np.ndarray]
-    ) -> tuple[
-        dict[str, np.ndarray],
-        dict[str, float],
-        dict[str, bool],
-        dict[str, bool],
-        dict[str, dict[str, float]],
-    ]:
-        """One transactive iteration.
-
-        Raises:
-            InvalidAction: An agent without action, an unknown agent, a wrong shape, or NaN.
-            PeergridError: The episode is over, or has not begun.
-        """
-        if not self.agents:
-            raise PeergridError("no episode runs: call reset() before step()")
-        given = arrays_of(actions, self._n_numbers)
+    def _play(self, given: dict[str, np.ndarray]) -> list[float]:
         of_dso = given.pop(DSO).clip(-1.0, 1.0) if DSO in given else None
         _, outcome = self.simulation.step(np.stack([list(given.values())]), dso_actions=of_dso)
-        ended, agents = bool(self.simulation.is_over[0]), self.agents
-        paid = [*outcome.reward[0].tolist(), *outcome.dso_reward.tolist()]
-        rewards = dict(zip(agents, paid[: len(agents)], strict=True))
-        observations, infos = self._observations(), self._infos(*measure(outcome, self.simulation.params))
-        if ended:
-            self.agents = []
-        return observations, rewards, dict.fromkeys(agents, False), dict.fromkeys(agents, ended), infos
+        paid: list[float] = outcome.reward[0].tolist()
+        return paid if of_dso is None else [*paid, *outcome.dso_reward.tolist()]
 
-    def state(self) -> np.ndarray:
-        """The global view for centralised critics, entry by entry as `describe_state` says."""
-        return self.simulation.global_state()[0]
+    def _seen(self) -> list[np.ndarray]:
+        return [*super()._seen(), *(self.simulation.seen_by_dso if self.roles == "both" else ())]
 
-    def render(self) -> str | np.ndarray | None:
-        """The last iteration as a table ("ansi") or as a picture ("rgb_array")."""
-        return picture(self.simulation, self.render_mode)
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def _observations(self) -> dict[str, np.ndarray]:
-        seen = [*self.simulation.seen[0].copy(), *self.simulation.seen_by_dso.copy()]
-        return dict(zip(self.agents, seen[: len(self.agents)], strict=True))
-
-    def _infos(self, own: np.ndarray, network: np.ndarray) -> dict[str, dict[str, float]]:
+    def _infos(self, outcome: Outcome | None) -> Infos:
+        simulation = self.simulation
+        own, network = measure(outcome, simulation.params) if outcome else nothing_yet(1, simulation.n_agent)
         common = dict(zip(NETWORK_INFOS, network[:, 0].tolist(), strict=True))
-        each = [dict(zip(OWN_INFOS, column, strict=True)) for column in own[:, 0].T.tolist()]
+        told = {
+            agent: dict(zip(OWN_INFOS, column, strict=True)) | common
+            for agent, column in zip(simulation.agents, own[:, 0].T.tolist(), strict=True)
+        }
         # What concerns an agent alone is zero for the DSO, so that all infos have the same names.
-        each.append(dict.fromkeys(OWN_INFOS, 0.0))
-        return {agent: told | common for agent, told in zip(self.agents, each[: len(self.agents)], strict=True)}
-
-
-METADATA: dict[str, Any] = {name: TransactiveMarket.metadata[name] for name in ("render_modes", "render_fps")}
-
-
-def picture(simulation: Transactive, render_mode: str | None) -> str | np.ndarray | None:
-    """The last iteration of a simulation of one row, as a table or as a picture."""
-    if render_mode is None:
-        return None
-    from peergrid.envs.transactive import viewer  # matplotlib is slow to import, and few runs draw
-
-    draw = viewer.draw_ansi if render_mode == "ansi" else viewer.draw_rgb
-    state, days = simulation.running()
-    return draw(simulation.params, state, days, simulation.outcome)
+        return told | ({DSO: dict.fromkeys(OWN_INFOS, 0.0) | common} if self.roles == "both" else {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.limits import LIMIT_FIGURES, limit_figures
+from peergrid.envs.common.limits import LIMIT_FIGURES, limit_figures
 from peergrid.envs.transactive.types import Outcome, Params
 
 # name: (unit, meaning); of the agent itself, then of the whole network, which is the same for everybody.

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Float32
 
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, Entry
-from peergrid.envs.transactive.transition import current
-from peergrid.envs.transactive.types import Days, Params, State
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, Entry
+from peergrid.envs.transactive.types import Days, Now, Params, State
 
 # Prices are clipped at this many times the unit.
 HIGHEST = 10.0
@@ -76,9 +75,9 @@ def dso_layout(params: Params) -> tuple[Entry, ...]:
     )
 
 
-def observe(state: State, days: Days, params: Params) -> Float[np.ndarray, "batch agent entry"]:
+def observe(state: State, days: Days, now: Now, params: Params) -> Float[np.ndarray, "batch agent entry"]:
     """What every agent sees, entry by entry as `layout` says; not clipped to its range yet."""
-    now, r, agents = current(state, days, params), params.resources, params.agent_bus
+    r, agents = params.resources, params.agent_bus
     n_row, n_agent = state.stored_kwh.shape
     rating = np.maximum(r.rating_kw, 1e-9)
     t = _intervals(state, params)
@@ -105,9 +104,9 @@ def observe(state: State, days: Days, params: Params) -> Float[np.ndarray, "batc
     return np.concatenate(columns, axis=-1)
 
 
-def observe_dso(state: State, days: Days, params: Params) -> Float[np.ndarray, "batch entry"]:
+def observe_dso(state: State, days: Days, now: Now, params: Params) -> Float[np.ndarray, "batch entry"]:
     """What the DSO sees, entry by entry as `dso_layout` says; not clipped to its range yet."""
-    now, size = current(state, days, params), params.feeder.base_kva
+    size = params.feeder.base_kva
     t, rows = _intervals(state, params), np.arange(len(state.steps))[:, None]
     imported = days.day_ahead.import_kw[rows, t] / size
     columns = [

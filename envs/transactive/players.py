@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from peergrid.envs.policy import BatchPolicy
-from peergrid.envs.registered import TRANSACTIVE_POLICIES
-from peergrid.envs.transactive.env import METADATA, picture
+from peergrid.envs.common.player import Player
+from peergrid.envs.common.policy import BatchPolicy, named_policy
+from peergrid.envs.common.registered import TRANSACTIVE_POLICIES
 from peergrid.envs.transactive.infos import NETWORK_INFOS, measure
 from peergrid.envs.transactive.simulation import Transactive
-from peergrid.envs.vector import Player
-from peergrid.grid.parts import resolve
 
 
 class PricingDso(Player):
     """The DSO announces the signal at the substation of every row, and the agents answer."""
-
-    metadata = METADATA
 
     def __init__(self, simulation: Transactive, agents: str | BatchPolicy = "optimising") -> None:
         """
@@ -30,9 +23,7 @@ class PricingDso(Player):
         self.simulation: Transactive = simulation
         self.slots_per_row, self.n_numbers = 1, 1
         self.entries, self.info_names = simulation.dso_entries, tuple(NETWORK_INFOS)
-        chosen = resolve(agents, "policy", TRANSACTIVE_POLICIES)
-        policy: Any = chosen() if inspect.isclass(chosen) else chosen
-        self.agents: BatchPolicy = policy
+        self.agents: BatchPolicy = named_policy(agents, TRANSACTIVE_POLICIES)
 
     def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:
         self.agents.begin_rows(self.simulation, rows)
@@ -48,6 +39,3 @@ class PricingDso(Player):
         answers = self.agents.act_rows(self.simulation, self.simulation.seen)
         _, outcome = self.simulation.step(answers, rows, dso_actions=signals)
         return outcome.dso_reward, measure(outcome, self.simulation.params)[1]
-
-    def picture(self, row: int, render_mode: str) -> Any:
-        return picture(self.simulation.row(row), render_mode)

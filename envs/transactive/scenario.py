@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
-from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
-from peergrid.envs.scenario import DsoSpec, NetworkSpec, build_feeder
+from peergrid.envs.common.configuration import (
+    MOST_INTERVALS,
+    faulty_fields,
+    faulty_numbers,
+    from_mapping,
+    read_file,
+    shipped_names,
+)
+from peergrid.envs.common.network import DsoSpec, NetworkSpec, build_feeder, build_penalty, faulty_dso
+from peergrid.envs.common.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.transactive.resources import Resources
 from peergrid.envs.transactive.signal import SignalBase
 from peergrid.grid.catalogue import load_feeder
-from peergrid.grid.dso import DsoQuery, DsoStatus, OpfDso, Penalty
+from peergrid.grid.dso import DsoQuery, DsoStatus, OpfDso
 from peergrid.grid.errors import InvalidScenario, raise_faults
-from peergrid.grid.opf.problem import UpperVoltage
 from peergrid.grid.parts import part_name
 
 GROUP = "transactive"
@@ -149,17 +155,13 @@ def _check_numbers(scenario: TransactiveScenario) -> None:
             faults.append(f"{where}: shiftable_share is above 1")
         if not (0 < agent.charge_efficiency <= 1 and 0 < agent.discharge_efficiency <= 1):
             faults.append(f"{where}: efficiencies must lie in (0, 1]")
-    for name in ("step_hours", "imbalance_spread"):
-        if not 0 < getattr(scenario, name) < np.inf:
-            faults.append(f"{name} is {getattr(scenario, name)}, not a positive number")
-    for name, least in (("intervals", 1), ("lookahead", 1), ("seed", 0)):
-        if getattr(scenario, name) < least:
-            faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
-    for name in ("intervals", "lookahead"):
-        if getattr(scenario, name) > MOST_INTERVALS:
-            faults.append(f"{name} is {getattr(scenario, name)}, above {MOST_INTERVALS}")
-    if not 0 <= scenario.initial_charge <= 1:
-        faults.append(f"initial_charge is {scenario.initial_charge}, outside [0, 1]")
+    faults += faulty_fields(
+        scenario,
+        positive=("step_hours", "imbalance_spread"),
+        least={"intervals": 1, "lookahead": 1, "seed": 0},
+        most={"intervals": MOST_INTERVALS, "lookahead": MOST_INTERVALS},
+        shares=("initial_charge",),
+    )
     if scenario.loop.bound_share >= 1:
         faults.append("loop.bound_share must be below 1, so that signals stay positive")
     if scenario.loop.signal_base not in list(SignalBase):
@@ -169,11 +171,9 @@ def _check_numbers(scenario: TransactiveScenario) -> None:
         faults.append("loop.gain is 0: the proportional rule would never move the signal")
     if scenario.loop.max_iterations < 1:
         faults.append("loop.max_iterations is below 1")
-    if scenario.dso.penalty != "default":
+    faults += faulty_dso(scenario.dso)
+    if scenario.dso.penalty == "paper":
         faults.append("dso.penalty must be 'default': under the paper's, loads are shed where nothing binds")
-    if scenario.dso.upper_voltage not in list(UpperVoltage):
-        known = " or ".join(repr(str(u)) for u in UpperVoltage)
-        faults.append(f"dso.upper_voltage is {scenario.dso.upper_voltage!r}; it is {known}")
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
 
 
@@ -229,12 +229,7 @@ def build_dso(scenario: TransactiveScenario) -> OpfDso:
     return OpfDso(
         feeder,
         [feeder.index(a.bus) for a in scenario.agents],
-        penalty=Penalty(
-            kappa_per_kwh=spec.kappa_per_kwh,
-            lambda_corr_per_kw2h=spec.lambda_corr_per_kw2h,
-            voll_per_kwh=spec.voll_per_kwh,
-            c_ls_per_kw2h=spec.c_ls_per_kw2h,
-        ),
+        penalty=build_penalty(spec),
         upper_voltage=spec.upper_voltage,
         solver=spec.solver,
     )

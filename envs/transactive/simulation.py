@@ -1,21 +1,21 @@
-"""The batched core: reset and step over `transition`. Every environment is a view of it, PettingZoo's of one row."""
+"""The transactive loop in a batch: what `envs/common/batch.py` asks of a market, and its days from a scenario."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
-from peergrid.envs.actions import check_actions
-from peergrid.envs.entries import bounds, clipped
-from peergrid.envs.episodes import Episodes
-from peergrid.envs.profiles import Day, DayShape, ProfileSource
-from peergrid.envs.registered import RULES
-from peergrid.envs.rows import rows_of, unless_all, with_rows
+from peergrid.envs.common.actions import RENDER_MODES, check_actions
+from peergrid.envs.common.batch import Batch
+from peergrid.envs.common.entries import bounds, clipped
+from peergrid.envs.common.episodes import Episodes
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
+from peergrid.envs.common.registered import RULES
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive import observation
 from peergrid.envs.transactive.day_ahead import agree
 from peergrid.envs.transactive.plans import AgentPlan
@@ -32,7 +32,7 @@ from peergrid.envs.transactive.scenario import (
 from peergrid.envs.transactive.signal import SignalBase
 from peergrid.envs.transactive.transition import (
     advance,
-    current,
+    current_interval,
     decode,
     is_over,
     opened,
@@ -47,8 +47,13 @@ from peergrid.grid.parts import resolve
 SUN_ALONE = ""  # a microgrid of this class has no demand: agents' loads are those of their buses
 
 
-class Transactive:
+class Transactive(Batch[State, Days, Now, Outcome]):
     """A batch of days on one scenario, stepped together; row i of a seeded reset draws with seed + i."""
+
+    viewer: ClassVar[str] = "peergrid.envs.transactive.viewer"
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 4}
+    scenario: TransactiveScenario
+    params: Params
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class Transactive:
         check_scenario(self.scenario)
         if max_cycles is not None and max_cycles < 1:
             raise PeergridError(f"max_cycles is {max_cycles}, not at least 1")
-        self.num_envs, self.max_cycles = num_envs, max_cycles
+        self.max_cycles = max_cycles
         self.params = build_params(self.scenario, dso)
         self.plan = AgentPlan(
             self.params.resources, self.params.initial_kwh, self.params.intervals, self.params.step_hours
@@ -84,21 +89,10 @@ class Transactive:
             bus=self.params.feeder.bus,
             demand_class=(SUN_ALONE,) * self.n_agent,
         )
-        self.episodes = Episodes(source, shape, self.params.intervals, num_envs, self.scenario.seed)
-        self.entries = observation.layout(self.params)
+        episodes = Episodes(source, shape, self.params.intervals, num_envs, self.scenario.seed)
         self.dso_entries = observation.dso_layout(self.params)
-        self.state_entries = observation.state_layout(self.params)
-        self._bounds = tuple(bounds(e) for e in (self.entries, self.dso_entries, self.state_entries))
-        self.state: State | None = None
-        self.days: Days | None = None
-        self.seen = np.zeros((num_envs, self.n_agent, len(self.entries)), dtype=np.float32)
-        self.seen_by_dso = np.zeros((num_envs, len(self.dso_entries)), dtype=np.float32)
-        self.outcome: Outcome | None = None  # of the rows that played in the last step, which are
-        self.played = np.zeros(num_envs, dtype=bool)
-
-    @property
-    def n_agent(self) -> int:
-        return len(self.params.agent_bus)
+        self._dso_bounds = bounds(self.dso_entries)
+        super().__init__(observation.layout(self.params), observation.state_layout(self.params), episodes, num_envs)
 
     @property
     def agents(self) -> list[str]:
@@ -106,55 +100,14 @@ class Transactive:
         return [f"bus_{name}" for name in self.params.agent_name]
 
     @property
-    def is_over(self) -> Bool[np.ndarray, " batch"]:
-        """The rows whose episode is over."""
-        return is_over(self.running()[0], self.params, self.max_cycles)
+    def seen_by_dso(self) -> Float32[np.ndarray, "batch entry"]:
+        """What the DSO of every row sees."""
+        seen = observation.observe_dso(*self.running(), self.now(), self.params)
+        return clipped(seen, self._dso_bounds)
 
-    def reset(
-        self,
-        seed: int | None = None,
-        options: Mapping[str, Any] | None = None,
-        rows: Bool[np.ndarray, " batch"] | None = None,
-    ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin a day in every row, or in the marked ones, and return what the agents of all rows see.
-
-        Args:
-            seed: Row i draws with seed + i; None goes on with the generators as they are.
-            options: `{"evaluation_day": k}` plays held-out day k in row 0, k + 1 in row 1 and so on.
-            rows: Where an episode begins; elsewhere nothing changes.
-        """
-        rows = unless_all(rows)
-        if rows is not None:
-            self.running()  # the other rows go on with theirs
-        places = list(range(self.num_envs)) if rows is None else np.flatnonzero(rows).tolist()
-        return self.begin(self.episodes.draw(places, seed, options), rows)
-
-    def begin(
-        self, drawn: Sequence[Day], rows: Bool[np.ndarray, " batch"] | None = None
-    ) -> Float32[np.ndarray, "batch agent entry"]:
-        """Begin episodes on days given rather than drawn, one for each (marked) row; return what the agents see."""
-        days = build_days(drawn, self.params, self.plan)
-        n_row, none = len(drawn), np.zeros((len(drawn), self.n_agent))
-        root, signal = opened(np.zeros(n_row, dtype=int), days, self.params)
-        state = State(
-            interval=np.zeros(n_row, dtype=int),
-            iteration=np.zeros(n_row, dtype=int),
-            steps=np.zeros(n_row, dtype=int),
-            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
-            shifted_kwh=none,
-            root_per_kwh=root,
-            signal_per_kwh=signal,
-            last_root_per_kwh=np.full(n_row, np.nan),
-            step_share=np.full(n_row, self.params.loop.step_share),
-            gap_kw=np.zeros(n_row),
-            last_flexible_kw=days.day_ahead.exchange_kw[:, 0] + self.params.own_of(days.forecast.load_kw[:, 0]),
-            last_gap_kw=np.zeros(n_row),
-            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
-        )
-        self._put(state, days, rows)
-        if rows is None:
-            self.outcome = None
-        return self.seen
+    def days_of(self, drawn: Sequence[Day]) -> Days:
+        """Days drawn, as they are played here: each with what is agreed on the day before it."""
+        return build_days(drawn, self.params, self.plan)
 
     def step(
         self,
@@ -174,8 +127,8 @@ class Transactive:
             InvalidAction: Wrong shape, or NaN.
             PeergridError: No episode has begun, or it is over.
         """
-        state, _ = self.running()
-        check_actions(actions, (len(state.steps), self.n_agent, N_ACTIONS))
+        self.running()
+        check_actions(actions, (self.num_envs, self.n_agent, N_ACTIONS))
         chosen = decode(np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0), self.params)
         return self.answer(chosen, rows, dso_actions)
 
@@ -186,19 +139,14 @@ class Transactive:
         dso_actions: Float[np.ndarray, " batch"] | None = None,
     ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
         """`step` with set-points in kW, of all rows, instead of actions."""
-        (state, days), rows = self.running(), unless_all(rows)
-        if rows is not None:
-            state, days, chosen = rows_of(state, rows), rows_of(days, rows), rows_of(chosen, rows)
-        if is_over(state, self.params, self.max_cycles).any():
-            raise PeergridError("the episode is over: call reset() before step()")
-        root = None
-        if dso_actions is not None:
-            root = root_of_action(dso_actions if rows is None else dso_actions[rows], state, days, self.params)
-        after, outcome = advance(state, chosen, days, self.params, root)
-        self._put(after, days, rows)
-        self.outcome = outcome
-        self.played = np.ones(len(state.steps), dtype=bool) if rows is None else rows
-        return self.seen, outcome
+
+        def play(state: State, days: Days, now: Now, some: Any) -> tuple[State, Outcome]:
+            root = None
+            if dso_actions is not None:
+                root = root_of_action(rows_of(dso_actions, some), state, days, self.params)
+            return advance(state, rows_of(chosen, some), days, self.params, root, now)
+
+        return self._play(rows, play)
 
     def announce(
         self, dso_actions: Float[np.ndarray, " batch"], rows: Bool[np.ndarray, " batch"] | None = None
@@ -208,52 +156,41 @@ class Transactive:
         root = root_of_action(np.clip(dso_actions, -1.0, 1.0), state, days, self.params)
         if rows is not None:
             root = np.where(rows, root, state.root_per_kwh)
-        self._put(with_root(state, root), days, None)
+        self._put(with_root(state, root), days, None, None)
 
-    def now(self) -> Now:
-        """What the open hours of all rows bring, and what each resource may do."""
-        return current(*self.running(), self.params)
+    def _first_state(self, days: Days) -> State:
+        n_row = len(days.lmp_per_kwh)
+        root, signal = opened(np.zeros(n_row, dtype=int), days, self.params)
+        return State(
+            interval=np.zeros(n_row, dtype=int),
+            iteration=np.zeros(n_row, dtype=int),
+            steps=np.zeros(n_row, dtype=int),
+            stored_kwh=np.tile(self.params.initial_kwh, (n_row, 1)),
+            shifted_kwh=np.zeros((n_row, self.n_agent)),
+            root_per_kwh=root,
+            signal_per_kwh=signal,
+            last_root_per_kwh=np.full(n_row, np.nan),
+            step_share=np.full(n_row, self.params.loop.step_share),
+            gap_kw=np.zeros(n_row),
+            last_flexible_kw=days.day_ahead.exchange_kw[:, 0] + self.params.own_of(days.forecast.load_kw[:, 0]),
+            last_gap_kw=np.zeros(n_row),
+            last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
+        )
 
-    def _put(self, state: State, days: Days, rows: Bool[np.ndarray, " batch"] | None) -> None:
-        """Let these be all rows, or the marked ones, and look at them."""
-        if rows is not None:
-            old_state, old_days = self.running()
-            state, days = with_rows(old_state, rows, state), with_rows(old_days, rows, days)
-        self.state, self.days = state, days
-        self.seen = clipped(observation.observe(state, days, self.params), self._bounds[0])
-        self.seen_by_dso = clipped(observation.observe_dso(state, days, self.params), self._bounds[1])
+    def _current(self, state: State, days: Days) -> Now:
+        return current_interval(state, days, self.params)
 
-    def global_state(self) -> Float32[np.ndarray, "batch entry_of_state"]:
-        """The global state of every row, for centralised critics."""
-        state, _ = self.running()
-        return clipped(observation.global_state(self.seen, self.seen_by_dso, state), self._bounds[2])
+    def _observe(self, state: State, days: Days, now: Now, foretold: Any) -> Float[np.ndarray, "batch agent entry"]:
+        return observation.observe(state, days, now, self.params)
 
-    def running(self) -> tuple[State, Days]:
-        """State and days of the episode that runs.
+    def _global_state(self, state: State, days: Days) -> Float[np.ndarray, "batch entry_of_state"]:
+        return observation.global_state(self.seen, self.seen_by_dso, state)
 
-        Raises:
-            PeergridError: None has begun.
-        """
-        if self.state is None or self.days is None:
-            raise PeergridError("no episode has begun: call reset() first")
-        return self.state, self.days
+    def _n_steps(self, state: State) -> Int[np.ndarray, " batch"]:
+        return state.steps
 
-    def row(self, i: int) -> Transactive:
-        """Row i as it is now, as a simulation of its own: to look at, as steps of either are not seen by the other."""
-        state, days = self.running()
-        this, alone = slice(i, i + 1), copy(self)
-        alone.num_envs, alone.episodes = 1, self.episodes.row(i)
-        alone.state, alone.days = rows_of(state, this), rows_of(days, this)
-        alone.seen, alone.seen_by_dso = self.seen[this], self.seen_by_dso[this]
-        alone.played = self.played[this] & (alone.state.steps > 0)  # an outcome before the reset is another day's
-        place = int(self.played[:i].sum())
-        has_outcome = self.outcome is not None and bool(alone.played.all())
-        alone.outcome = rows_of(self.outcome, slice(place, place + 1)) if has_outcome else None
-        return alone
-
-    def spawn(self, rows: Bool[np.ndarray, " batch"]) -> list[np.random.Generator]:
-        """A generator for each marked row, for what is random beside its day; seed or held-out day fix it likewise."""
-        return self.episodes.spawn(np.flatnonzero(rows).tolist())
+    def _is_over(self, state: State) -> Bool[np.ndarray, " batch"]:
+        return is_over(state, self.params, self.max_cycles)
 
 
 def build_params(scenario: TransactiveScenario, dso: str | Dso | None = None) -> Params:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from peergrid.envs.signals import te_signal_per_kwh
+from peergrid.envs.common.signals import te_signal_per_kwh
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
 from peergrid.envs.transactive.signal import SignalBase, Standing
@@ -25,14 +25,16 @@ def advance(
     days: Days,
     params: Params,
     next_root_per_kwh: Float[np.ndarray, " batch"] | None = None,
+    now: Now | None = None,
 ) -> tuple[State, Outcome]:
     """One TE iteration: agents answer the signal, power flows, the DSO closes the hour or moves the signal.
 
     Args:
         chosen: What the agents answer; what is physically impossible is clipped.
         next_root_per_kwh: Where the DSO moves the root signal if the hour goes on; by its rule if None.
+        now: What `current_interval` says, where it has been asked before.
     """
-    now = current(state, days, params)
+    now = now or current_interval(state, days, params)
     asked = clip(chosen, now.limits, params)
     response = params.dso(
         DsoQuery(
@@ -86,7 +88,7 @@ def advance(
     return _next(state, outcome, root, step_share, days, params), outcome
 
 
-def current(state: State, days: Days, params: Params) -> Now:
+def current_interval(state: State, days: Days, params: Params) -> Now:
     """What the open hour brings, and what each resource may do in it."""
     t = np.minimum(state.interval, params.intervals - 1)
     rows = np.arange(len(t))
@@ -309,7 +311,10 @@ def _next(
 def opened(
     interval: Int[np.ndarray, " batch"], days: Days, params: Params
 ) -> tuple[Float[np.ndarray, " batch"], Float[np.ndarray, "batch bus"]]:
-    """The signals with which an hour opens: its base, with the losses of the schedule. After the last, those of it."""
+    """The signals with which an hour opens: its base at the substation, elsewhere in the proportions of the schedule.
+
+    Where the day is over they are those of its last hour.
+    """
     rows, t = np.arange(len(interval)), np.minimum(interval, params.intervals - 1)
     root, ahead = base_per_kwh(days, params)[rows, t], days.day_ahead.signal_per_kwh[rows, t]
     return root, root[:, None] * ahead / ahead[:, :1]

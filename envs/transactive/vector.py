@@ -6,10 +6,10 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from peergrid.envs.policy import BatchPolicy
+from peergrid.envs.common.policy import BatchPolicy
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.transactive.players import PricingDso
 from peergrid.envs.transactive.simulation import Transactive
-from peergrid.envs.vector import PlayerVector
 
 
 def dso_pricing(

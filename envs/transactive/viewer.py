@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
-from peergrid.envs.drawing import (
+from peergrid.envs.common.drawing import (
     ALARM,
     INK,
     LEGEND,
@@ -50,7 +50,7 @@ from peergrid.envs.drawing import (
     write_on,
 )
 from peergrid.envs.transactive.signal import SignalBase
-from peergrid.envs.transactive.transition import base_per_kwh, current
+from peergrid.envs.transactive.transition import base_per_kwh, current_interval
 from peergrid.envs.transactive.types import Closing, Days, Outcome, Params, State
 from peergrid.grid.dso import DsoStatus, is_curtailed
 
@@ -197,7 +197,7 @@ def _closing(outcome: Outcome, row: int) -> str:
 
 
 def _table_before(scene: _Scene, state: State) -> Table:
-    now, scheduled = current(state, scene.days, scene.params), scene.days.day_ahead.exchange_kw
+    now, scheduled = current_interval(state, scene.days, scene.params), scene.days.day_ahead.exchange_kw
     rows = table(
         *("bus", "signal\n/kWh", "load\nkW", "PV\nkW", "shift\nkW", "generator\nkW", "storage\nkW", "stored\nkWh"),
         "scheduled\nkW",

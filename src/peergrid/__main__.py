@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from peergrid import __version__, about
-from peergrid.envs import scenario
-from peergrid.envs.registered import DSOS, MECHANISMS, POLICIES, PREDICTORS, RULES, TRANSACTIVE_POLICIES
+from peergrid.envs.common.registered import DSOS, MECHANISMS, POLICIES, PREDICTORS, RULES, TRANSACTIVE_POLICIES
+from peergrid.envs.p2p_trading import scenario
 from peergrid.envs.transactive import scenario as transactive
 from peergrid.grid.catalogue import feeder_names, load_feeder
 from peergrid.grid.dso import SOLVERS

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from peergrid.about import docstring
-from peergrid.envs.configuration import shipped_names
+from peergrid.envs.common.configuration import shipped_names
 from peergrid.grid.errors import PeergridError, UnknownName
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own variable for whoever wants tracebacks

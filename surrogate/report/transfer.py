@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import DsoTransformer

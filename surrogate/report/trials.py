@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from peergrid.envs.p2p_trading.predictors import Prediction, oracle
-from peergrid.envs.scenario import build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_microgrids, load_scenario
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.market import Rollout
 from peergrid.surrogate.model import DsoTransformer

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from peergrid.envs.scenario import Scenario
+from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.dataset import MANIFEST, load_subset, solar_factors
 from peergrid.surrogate.files import write_whole

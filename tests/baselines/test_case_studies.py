@@ -20,7 +20,7 @@ from peergrid.baselines.case_studies import (
     table,
 )
 from peergrid.baselines.entry import console_for_tables
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 
 SCENARIO = load_scenario("ieee33_communities", market=replace(load_scenario("ieee33").market, mechanism="direct"))
 

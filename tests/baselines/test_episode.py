@@ -10,7 +10,7 @@ from peergrid.baselines.episode import PARTS, Episode, play_episode, tables, wri
 from peergrid.baselines.policies import RandomPolicy, Truthful
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.mechanisms import pairs_kw
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import UnknownName
 
 

@@ -12,9 +12,9 @@ from peergrid.baselines.play import play_all, play_day
 from peergrid.baselines.policies import NoTrade
 from peergrid.baselines.score import optimal_welfare, score
 from peergrid.envs.microgrid import marginal_value
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.scenario import load_scenario
 
 DAYS = 2
 
@@ -71,7 +71,7 @@ def test_a_proposal_fits_the_price_that_it_causes():
         _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
         interval = replace(now.interval, battery_kw=outcome.decisions.battery_kw)
         own = marginal_value(simulation.params.microgrids, interval, outcome.response.accepted_kw)
-        published = outcome.response.price_per_kwh[:, simulation.params.trade_bus]
+        published = outcome.response.price_per_kwh[:, simulation.params.agent_bus]
         accepted = np.abs(outcome.proposed_kw - outcome.response.accepted_kw) < 1.0
         gaps.append(np.abs(own - published)[accepted])
     assert np.median(np.concatenate(gaps)) < 0.01  # the others have moved meanwhile
@@ -125,7 +125,6 @@ def test_a_day_is_foreseen_by_what_is_public_and_one_s_own_alone():
         values[:, :, 1:] *= 0.5
         secrets[name] = values
     simulation.days = replace(days, **secrets)
-    current_interval.cache_clear()
     after = policy.act_rows(simulation, simulation.seen)[0]
     np.testing.assert_allclose(after[0], before, atol=1e-5)
 

@@ -22,10 +22,10 @@ from peergrid.baselines.training.gradients import (
     slopes_of,
 )
 from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn
-from peergrid.envs.entries import PRICE_UNIT_PER_KWH, bent
+from peergrid.envs.common.entries import PRICE_UNIT_PER_KWH, bent
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 SCENARIO = load_scenario("ieee33", intervals=4, cooperation=1.0, over_no_trade=True)

@@ -11,8 +11,8 @@ from peergrid.baselines.entry import console_for_tables, write_json
 from peergrid.baselines.horizons import HorizonSettings, Point, draw, learned, measure, measured, table
 from peergrid.baselines.jobs import DONE, RESULT, RUN
 from peergrid.baselines.references import References
-from peergrid.envs.configuration import read_file
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.common.configuration import read_file
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 SETTINGS = HorizonSettings(

@@ -31,8 +31,8 @@ from peergrid.baselines.score import optimal_welfare
 from peergrid.baselines.train import TrainSettings
 from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_from_dict
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario, scenario_from_dict
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=6)

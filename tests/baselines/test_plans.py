@@ -12,7 +12,7 @@ from peergrid.baselines.play import play_day
 from peergrid.baselines.policies import NoTrade, Optimal, Planned, Truthful
 from peergrid.baselines.score import optimal_welfare, score, score_interval
 from peergrid.envs import p2p_trading_v0
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 SHORT = 6

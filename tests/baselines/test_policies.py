@@ -26,11 +26,11 @@ from peergrid.baselines.policies import (
     community_export,
 )
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.microgrid import marginal_value
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.envs.scenario import load_scenario
 
 POLICIES = (RandomPolicy, NoTrade, Truthful, Planned, Optimal, Receding, Selfish, ZeroIntelligence, Adaptive)
 
@@ -219,7 +219,7 @@ def test_adaptive_bidders_expect_what_was_published_and_follow_the_market():
         margin = side * (decided.limit_price_per_kwh - lmp) / spread
         assert (np.abs(margin) <= 1 + 1e-9).all()
         _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
-        offset += FORGETTING * (outcome.response.price_per_kwh[:, simulation.params.trade_bus] - lmp - offset)
+        offset += FORGETTING * (outcome.response.price_per_kwh[:, simulation.params.agent_bus] - lmp - offset)
         now = current_interval(*simulation.running(), simulation.params)
         later = policy.decide(simulation, now, simulation.seen)
         stays = np.sign(later.quantity_kw) == side

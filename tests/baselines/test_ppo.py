@@ -14,8 +14,8 @@ from peergrid.baselines.references import References
 from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn, player_of
 from peergrid.baselines.training.network import Scale
 from peergrid.baselines.training.ppo import Learner, PpoSettings, play_day
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError
 
 SCENARIO = load_scenario("ieee33", intervals=4, cooperation=1.0, over_no_trade=True)

@@ -15,8 +15,8 @@ from peergrid.baselines.recorded import Dataset, Episodes, read_dataset
 from peergrid.baselines.references import References
 from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn
 from peergrid.baselines.training.offline import OfflineSettings, Reader, steps_of
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidDataset, PeergridError, UnknownName
 
 minari = pytest.importorskip("minari")

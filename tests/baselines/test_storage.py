@@ -8,7 +8,7 @@ import pytest
 
 from peergrid.baselines.storage import interpolated, plan_storage
 from peergrid.envs.microgrid import Microgrids
-from peergrid.envs.scenario import build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_microgrids, load_scenario
 
 GRIDS = build_microgrids(load_scenario("ieee33"))
 ONE = Microgrids(**{f.name: np.asarray(getattr(GRIDS, f.name))[:1] for f in fields(Microgrids)})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from peergrid.baselines.transactive_policies import Myopic, Optimising, Scheduled
+from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.policy import BatchPolicy, Policy
 from peergrid.envs.transactive.env import DSO, TransactiveMarket
 from peergrid.envs.transactive.plans import Outlook
 from peergrid.envs.transactive.resources import SetPoints

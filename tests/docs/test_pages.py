@@ -11,7 +11,7 @@ import pytest
 from peergrid.baselines.episode import PARTS, Money, play_episode, tables
 from peergrid.baselines.policies import NoTrade
 from peergrid.envs import p2p_trading_v0
-from peergrid.envs.scenario import scenario_names
+from peergrid.envs.p2p_trading.scenario import scenario_names
 from peergrid.envs.transactive import scenario
 from peergrid.grid import feeder_names
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peergrid.envs.entries import Entry
+from peergrid.envs.common.entries import Entry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "<!-- table: " in page.read_text(encoding="utf-8")]

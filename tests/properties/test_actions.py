@@ -81,7 +81,7 @@ def assert_finite_and_in_space(env, result):
 
 def assert_p2p_laws(env, state, days):
     """Energy and money of the interval just played, and the battery's window."""
-    outcome, params, row = env.last_outcome, env.simulation.params, int(state.step[0])
+    outcome, params, row = env.last_outcome, env.simulation.params, int(state.interval[0])
     r, d, spec, hours = outcome.response, outcome.dispatch, env.simulation.scenario, params.step_hours
     np.testing.assert_allclose(d.pv_kw + d.diesel_kw + d.battery_kw - d.load_kw, r.accepted_kw, rtol=0, atol=1e-8)
     t, a = outcome.proposed_kw, r.accepted_kw
@@ -94,7 +94,7 @@ def assert_p2p_laws(env, state, days):
     assert (outcome.stored_kwh <= days.most_kwh[:, row + 1] + 1e-8).all()
 
     cap, delta, bill = spec.market.price_cap_per_kwh, spec.market.half_spread_per_kwh, outcome.bills.total
-    price = np.clip(r.price_per_kwh[:, params.trade_bus], -cap, cap)
+    price = np.clip(r.price_per_kwh[:, params.agent_bus], -cap, cap)
     deviation = np.abs(a - outcome.contracts.quantity_kw)
     np.testing.assert_allclose(outcome.contracts.quantity_kw.sum(-1), 0, atol=1e-8)
     np.testing.assert_allclose(bill.sum(-1), (delta * deviation - price * a).sum(-1) * hours, rtol=0, atol=1e-7)

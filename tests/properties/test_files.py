@@ -20,7 +20,7 @@ from peergrid.baselines.learned import Actor, load_policy, save_policy
 from peergrid.baselines.references import references
 from peergrid.baselines.training.lesson import CHECKPOINT
 from peergrid.baselines.training.sb3 import REPLAY, resume, save_checkpoint
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
 from peergrid.surrogate.checkpoint import SHIPPED, WEIGHTS
 from peergrid.surrogate.dataset import MANIFEST, load_subset, make_dataset

@@ -116,7 +116,7 @@ def test_two_processes_that_keep_the_same_never_take_each_others_file(tmp_path, 
 def test_two_processes_share_a_cache_of_references(tmp_path):
     code = (
         "import sys; from pathlib import Path; from peergrid.baselines.references import references\n"
-        "from peergrid.envs.scenario import load_scenario\n"
+        "from peergrid.envs.p2p_trading.scenario import load_scenario\n"
         "found = references(load_scenario('ieee33', intervals=2), 1, Path(sys.argv[1]))\n"
         "print(found.no_trade.tolist(), found.optimum.tolist())"
     )

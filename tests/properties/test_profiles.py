@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergrid.envs.profiles import DayShape, TableProfiles
+from peergrid.envs.common.profiles import DayShape, TableProfiles
 from peergrid.grid.errors import InvalidProfiles
 
 SHARE = settings(max_examples=settings().max_examples)

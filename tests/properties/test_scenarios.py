@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peergrid.envs import p2p_trading_v0, transactive_v0
-from peergrid.envs.configuration import read_file, shipped_names
-from peergrid.envs.registered import DSOS
-from peergrid.envs.scenario import scenario_from_dict
+from peergrid.envs.common.configuration import read_file, shipped_names
+from peergrid.envs.common.registered import DSOS
+from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.envs.transactive.scenario import scenario_from_dict as transactive_from_dict
 from peergrid.grid.dso import SOLVERS
 from peergrid.grid.errors import PeergridError

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from peergrid.envs.common.profiles import SyntheticProfiles, evaluation_days, training_days
 from peergrid.envs.microgrid import Interval
-from peergrid.envs.profiles import SyntheticProfiles, evaluation_days, training_days
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidDataset
 from peergrid.surrogate import sampling

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.surrogate.dataset import load_subset
 from peergrid.surrogate.report.correlations import pearson_by_bus, pearson_markdown
 

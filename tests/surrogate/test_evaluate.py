@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.surrogate.dataset import load_subset, make_dataset
 from peergrid.surrogate.model import DsoTransformer, ModelConfig
 from peergrid.surrogate.questions import Answers

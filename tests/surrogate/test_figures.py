@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.surrogate.model import PARTS
 from peergrid.surrogate.report import figures
 from peergrid.surrogate.sampling import Sampling, Shard, draw

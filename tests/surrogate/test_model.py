@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.envs.scenario import build_dso, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.grid.power_flow import solve_power_flow
 from peergrid.surrogate.model import FEATURES, N_GROUPS, DsoTransformer, ModelConfig, restore_price, transform_price
 from peergrid.surrogate.report.transfer import transferred

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from peergrid.envs.p2p_trading.observation import proposals
 from peergrid.envs.p2p_trading.outlook import ask, expected, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario, scenario_names
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import current_interval
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario, scenario_names
 from peergrid.grid.dso import UncheckedDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidQuery
 from peergrid.surrogate import checkpoint, predictor

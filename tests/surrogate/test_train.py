@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.envs.scenario import build_dso, build_microgrids, load_scenario
+from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.surrogate.calibration import calibrate
 from peergrid.surrogate.checkpoint import WEIGHTS, load_model

@@ -25,9 +25,9 @@ from peergrid.baselines.adapters.layers import actor_of
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.scenario import load_scenario
 
 HOURS, MARKETS = 4, 3
 SHORT = load_scenario("ieee33", intervals=HOURS)

@@ -21,9 +21,9 @@ import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.baselines.policies import NoTrade
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.scenario import load_scenario
 
 HOURS, MARKETS = 4, 3
 SHORT = load_scenario("ieee33", intervals=HOURS)
@@ -86,7 +86,7 @@ def test_the_statistics_of_an_episode_are_the_sum_of_its_rewards(name, mode):
         # One of both, for all at once, as the scenario says.
         assert not (terminations & truncations).any()
         if (terminations | truncations).any():
-            terminates = envs.unwrapped.player.terminates
+            terminates = envs.unwrapped.player.simulation.terminates
             assert terminations.all() == terminates and truncations.all() == (not terminates)
             assert infos["episode"]["l"].tolist() == [HOURS] * envs.num_envs and infos["_episode"].all()
             np.testing.assert_allclose(infos["episode"]["r"], earned, rtol=1e-9)

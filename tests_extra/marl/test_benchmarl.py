@@ -13,7 +13,7 @@ from benchmarl.experiment import Experiment, ExperimentConfig
 from benchmarl.models.mlp import MlpConfig
 
 from peergrid.baselines.adapters.benchmarl import TradingTask
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 
 SCENARIO = load_scenario("ieee33", intervals=4)
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")

@@ -21,8 +21,8 @@ from peergrid.baselines.references import References
 from peergrid.baselines.training.benchmarl import Course, ReturnScale, SharedActor, build_experiment
 from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, Progress, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=6)

@@ -10,7 +10,7 @@ from torchrl.envs.utils import check_env_specs
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError, UnknownName
 
 SCENARIO = load_scenario("ieee33", intervals=4)
@@ -94,7 +94,7 @@ def test_only_the_marked_rows_begin_anew():
     after = env.reset(tensordict.clone().set("_reset", mask))
     for i in (0, 2):
         assert (after[i] == tensordict[i]).all()
-    assert env.simulation.state.step.tolist() == [2, 0, 2]
+    assert env.simulation.state.interval.tolist() == [2, 0, 2]
     assert not (after[1][GROUP, "observation"] == tensordict[1][GROUP, "observation"]).all()
     assert all((after[1][GROUP, "info", name] == 0).all() for name in INFOS)
     for action in actions[2:]:
@@ -108,7 +108,7 @@ def test_rows_that_wait_stay_as_they_are():
     env, actions = TradingEnv(2, seed=0, scenario=SCENARIO), torch.from_numpy(actions_for(2))
     tensordict = env.reset().set((GROUP, "action"), actions[0]).set("_step", torch.tensor([True, False]))
     after = env.step(tensordict)["next"]
-    assert env.simulation.state.step.tolist() == [1, 0]
+    assert env.simulation.state.interval.tolist() == [1, 0]
     assert (after[1][GROUP, "reward"] == 0).all() and (after[0][GROUP, "reward"] != 0).any()
     assert (after[1][GROUP, "observation"] == tensordict[1][GROUP, "observation"]).all()
 

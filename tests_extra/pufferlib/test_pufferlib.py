@@ -18,8 +18,8 @@ from pufferlib.emulation import GymnasiumPufferEnv, PettingZooPufferEnv
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.vector import shared_trading, solo_trading
-from peergrid.envs.scenario import load_scenario
 
 HOURS, MARKETS = 4, 2
 SHORT = load_scenario("ieee33", intervals=HOURS)

@@ -30,8 +30,8 @@ from peergrid.baselines.adapters.tianshou import TradingVectorEnv, central_tradi
 from peergrid.baselines.learned import load_policy
 from peergrid.baselines.play import play_all
 from peergrid.envs.p2p_trading import vector
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 HOURS, MARKETS = 4, 3

@@ -24,7 +24,7 @@ from peergrid.baselines.adapters.sb3 import (
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
 from peergrid.envs.p2p_trading.infos import INFOS
-from peergrid.envs.scenario import load_scenario
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
 
 MAKERS = (shared_trading, central_trading, solo_trading)

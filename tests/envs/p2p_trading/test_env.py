@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from peergrid.envs import p2p_trading_v0
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import MECHANISMS
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import DsoStatus, OpfDso, UncheckedDso
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
@@ -145,7 +145,7 @@ def test_infos_add_up():
             )
         np.testing.assert_allclose(sum(i["contract_kw"] for i in infos.values()), 0, atol=1e-9)
         injected = sum(i["accepted_kw"] for i in infos.values())
-        load = env.simulation.days.load_kw[0, env.simulation.state.step[0] - 1].sum()
+        load = env.simulation.days.load_kw[0, env.simulation.state.interval[0] - 1].sum()
         given = network["substation_kw"] + network["generation_kw"] + injected + network["shed_kwh"]
         np.testing.assert_allclose(given, load + network["losses_kwh"], rtol=1e-6)
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.envs.entries import bent, unbent
+from peergrid.envs.common.entries import bent, unbent
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.observation import OPTIONS, PRICE_UNIT_PER_KWH, observe
 from peergrid.envs.p2p_trading.predictors import no_prediction
+from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_names
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.registered import MECHANISMS
-from peergrid.envs.scenario import load_scenario, scenario_names
+from peergrid.envs.p2p_trading.transition import current_interval
 from peergrid.grid.errors import UnknownName
 
 
@@ -133,7 +134,7 @@ def test_what_is_seen_is_what_is():
         "utility of the first kWh": np.full((2, 4), 7.5),
         "LMP now": np.repeat(days.lmp_per_kwh[:, [t]], 4, axis=1) * tens_of_cents,
         "day-ahead LMP in 7 intervals": np.repeat(days.lmp_day_ahead_per_kwh[:, [t + 7]], 4, axis=1) * tens_of_cents,
-        "own nodal price in the last interval": bent(outcome.response.price_per_kwh[:, sim.params.trade_bus]),
+        "own nodal price in the last interval": bent(outcome.response.price_per_kwh[:, sim.params.agent_bus]),
         "own proposal in the last interval": proposed / rating,
         "share of it that was accepted": np.where(
             proposed == 0, 1.0, accepted / np.where(proposed == 0, 1.0, proposed)
@@ -190,7 +191,7 @@ def test_the_envelope_asked_about_is_full_import_no_trade_the_last_proposal_and_
 
 def test_the_global_state_is_what_everybody_sees_and_every_bus():
     sim, seen, outcome = simulation(num_envs=2, steps=2)
-    state = sim.global_state(seen)
+    state = sim.global_state()
     names = [e.name for e in sim.state_entries]
     assert state.shape == (2, len(names)) and state.dtype == np.float32
     per_agent = len(sim.entries)
@@ -207,10 +208,15 @@ def test_the_global_state_is_what_everybody_sees_and_every_bus():
 # Secrets
 
 
+def looked(sim, state, days, predictor):
+    now = current_interval(state, days, sim.params)
+    return observe(state, days, now, sim.foretold, predictor, sim.params)
+
+
 @pytest.mark.parametrize("predictor", ["none", "oracle"])
 def test_nobody_sees_what_the_others_have_and_want_in_this_interval(predictor):
     sim, _, _ = simulation(predictor, steps=2, scenario="ieee33_communities")
-    t, rng = sim.state.step[0], np.random.default_rng(5)
+    t, rng = sim.state.interval[0], np.random.default_rng(5)
     for me in range(sim.n_agent):
         others = np.arange(sim.n_agent) != me
         private = {}
@@ -224,18 +230,18 @@ def test_nobody_sees_what_the_others_have_and_want_in_this_interval(predictor):
         proposed = sim.state.last_proposed_kw.copy()
         proposed[:, others] *= 1.5
         state = replace(sim.state, stored_kwh=stored, last_proposed_kw=proposed)
-        changed = observe(state, replace(sim.days, **private), sim.foretold, sim.predictor, sim.params)
-        kept = observe(sim.state, sim.days, sim.foretold, sim.predictor, sim.params)
+        changed = looked(sim, state, replace(sim.days, **private), sim.predictor)
+        kept = looked(sim, sim.state, sim.days, sim.predictor)
         np.testing.assert_array_equal(changed[:, me], kept[:, me])
         assert not np.array_equal(changed[:, others], kept[:, others])
 
 
 def test_nobody_sees_what_the_future_will_bring():
     sim, _, _ = simulation(steps=2)
-    t = sim.state.step[0]
+    t = sim.state.interval[0]
     future = {}
     for name in ("pv_kw", "demand_kw", "alpha_per_kw2h", "lmp_per_kwh", "load_kw", "load_kvar"):
         future[name] = getattr(sim.days, name).copy()
         future[name][:, t + 1 :] *= 0.5
-    changed = observe(sim.state, replace(sim.days, **future), sim.foretold, no_prediction, sim.params)
-    np.testing.assert_array_equal(changed, observe(sim.state, sim.days, sim.foretold, no_prediction, sim.params))
+    changed = looked(sim, sim.state, replace(sim.days, **future), no_prediction)
+    np.testing.assert_array_equal(changed, looked(sim, sim.state, sim.days, no_prediction))

@@ -7,7 +7,7 @@ from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, bilateral, c
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
 
 DELTA, CAP, RETAIL, VOLL, C_LS, HOURS = 0.03, 1.0, 0.15, 3.0, 0.2, 0.5
-RULES = dict(spread_per_kwh=DELTA, cap_per_kwh=CAP, step_hours=HOURS)
+RULES = dict(half_spread_per_kwh=DELTA, cap_per_kwh=CAP, step_hours=HOURS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

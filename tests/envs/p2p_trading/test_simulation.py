@@ -5,10 +5,10 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 
+from peergrid.envs.common.profiles import evaluation_days
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation, build_params, energy_window
 from peergrid.envs.p2p_trading.types import Days
-from peergrid.envs.profiles import evaluation_days
-from peergrid.envs.scenario import load_scenario
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 N = 3
@@ -141,7 +141,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played(actions, me
     sim.reset(seed=0)
     with pytest.raises(InvalidAction, match=message):
         sim.step(actions)
-    assert sim.running()[0].step.tolist() == [0]
+    assert sim.running()[0].interval.tolist() == [0]
 
 
 def test_parts_may_be_names_objects_or_module_and_attribute():
@@ -165,7 +165,7 @@ def test_marked_rows_begin_and_play_while_the_others_wait():
     before = sim.seen
     seen, outcome = sim.step(actions, odd)
     expected, everything = whole.step(actions)
-    assert sim.running()[0].step.tolist() == [0, 1, 0] and outcome.gain.shape == (1, 4)
+    assert sim.running()[0].interval.tolist() == [0, 1, 0] and outcome.gain.shape == (1, 4)
     np.testing.assert_array_equal(seen[~odd], before[~odd])
     np.testing.assert_allclose(seen[odd], expected[odd], rtol=0, atol=1e-5)
     np.testing.assert_allclose(outcome.gain[0], everything.gain[1], rtol=1e-6, atol=1e-6)

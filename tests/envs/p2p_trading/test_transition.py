@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from peergrid.baselines.policies import NoTrade
+from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.microgrid import export_at, export_range
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.transition import advance, current_interval, decode, encode, intervals_from
 from peergrid.envs.p2p_trading.types import Outcome, Params
-from peergrid.envs.registered import MECHANISMS
-from peergrid.envs.scenario import build_dso, load_scenario
 from peergrid.grid.dso import DsoQuery, DsoResponse, DsoStatus, OpfDso
 from peergrid.grid.prices import PriceParts
 
@@ -90,7 +90,7 @@ def somewhere(n, seed=0, **arguments):
     state, days = sim.running()
     step, rows = rng.integers(0, sim.params.intervals, n), np.arange(n)
     least, most = days.least_kwh[rows, step], days.most_kwh[rows, step]
-    sim.state = replace(state, step=step, stored_kwh=rng.uniform(least, most))
+    sim.state = replace(state, interval=step, stored_kwh=rng.uniform(least, most))
     return sim, random_actions(n, sim.n_agent, rng)
 
 
@@ -271,7 +271,7 @@ def test_what_was_clipped_is_reported():
     actions[0, 1, 1] = 1.0  # sells its rating at midnight: 44 kW of diesel are all that there is
     _, outcome = sim.step(actions)
     rating = sim.params.microgrids.rating_kw[1]
-    np.testing.assert_allclose(outcome.clipped, [[20.0, rating - 44.0, 0.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(outcome.clipped_kw, [[20.0, rating - 44.0, 0.0, 0.0]], atol=1e-9)
     np.testing.assert_allclose(outcome.decisions.quantity_kw[0, 1], 44.0)
 
 
@@ -369,7 +369,7 @@ def test_every_payment_is_somebody_elses_and_welfare_is_what_is_left(mechanism, 
     spec, hours, now = sim.scenario, 0.5, current_interval(*sim.running(), sim.params)
     r, bill, gain = outcome.response, outcome.bills.total, outcome.reward
     cap, delta, lmp = spec.market.price_cap_per_kwh, spec.market.half_spread_per_kwh, now.lmp_per_kwh
-    price = np.clip(r.price_per_kwh[:, sim.params.trade_bus], -cap, cap)
+    price = np.clip(r.price_per_kwh[:, sim.params.agent_bus], -cap, cap)
     deviation = np.abs(r.accepted_kw - outcome.contracts.quantity_kw)
     in_play = np.abs(bill).sum(-1) + (np.abs(price * r.accepted_kw) + delta * deviation).sum(-1) * hours
     in_play += np.abs(lmp * r.substation_kw) * hours + spec.market.retail_per_kwh * now.load_kw.sum(-1) * hours
@@ -398,7 +398,7 @@ def test_the_reward_is_utility_less_generation_wear_and_bill():
     d, spec = outcome.dispatch, sim.scenario.microgrids
     for row, agent in np.ndindex(outcome.reward.shape):
         m = spec[agent]
-        demand = days.demand_kw[row, state.step[row], agent]
+        demand = days.demand_kw[row, state.interval[row], agent]
         alpha = (m.utility_w_per_kwh - m.demand_price_per_kwh) / demand
         x = min(d.load_kw[row, agent], m.utility_w_per_kwh / alpha)
         g = d.diesel_kw[row, agent]
@@ -408,7 +408,7 @@ def test_the_reward_is_utility_less_generation_wear_and_bill():
         c, pi = outcome.contracts.quantity_kw[row, agent], outcome.contracts.price_per_kwh[row, agent]
         prices = np.clip(outcome.response.price_per_kwh[row], -1, 1)
         nodal, upstream, q = (
-            prices[sim.params.trade_bus[agent]],
+            prices[sim.params.agent_bus[agent]],
             prices[0],
             outcome.response.accepted_kw[row, agent] - c,
         )
@@ -508,8 +508,8 @@ def _account(outcome: Outcome, who: np.ndarray, params: Params) -> dict[str, np.
         "contract": outcome.contracts.quantity_kw,
         "price": outcome.contracts.price_per_kwh,
         "injection": outcome.response.accepted_kw,
-        "nodal": np.clip(price[:, params.trade_bus], -cap, cap),
-        "upstream": np.repeat(np.clip(price[:, :1], -cap, cap), len(params.trade_bus), axis=1),
+        "nodal": np.clip(price[:, params.agent_bus], -cap, cap),
+        "upstream": np.repeat(np.clip(price[:, :1], -cap, cap), len(params.agent_bus), axis=1),
         "bill": outcome.bills.total,
         "reward": outcome.reward,
     }

@@ -21,12 +21,12 @@ from gymnasium.wrappers.vector import (
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.policies import NoTrade
+from peergrid.envs.common.policy import BatchPolicy, Policy
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.infos import INFOS
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
 from peergrid.envs.p2p_trading.vector import shared_trading
-from peergrid.envs.policy import BatchPolicy, Policy
-from peergrid.envs.scenario import build_dso, load_scenario
-from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 REGISTERED = sorted(
@@ -260,7 +260,7 @@ def test_a_partial_reset_leaves_the_other_rows_as_they_are_to_the_last_bit():
             for field in fields(old):
                 values, other = getattr(old, field.name), getattr(new, field.name)
                 np.testing.assert_array_equal(other[kept], values[kept], err_msg=field.name)
-        assert simulation.running()[0].step.tolist() == [1, 0, 1]
+        assert simulation.running()[0].interval.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(again[1], gymnasium.make(SOLO, max_cycles=4).reset(seed=8)[0])
 
 
@@ -345,7 +345,7 @@ def test_actions_that_mean_nothing_are_refused_and_nothing_is_played(name):
         vector.step(good[:1])
     with pytest.raises(InvalidAction, match="not real numbers"):
         vector.step(good.astype(str))
-    assert vector.simulation.running()[0].step.tolist() == [0, 0]
+    assert vector.simulation.running()[0].interval.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -526,6 +526,6 @@ def test_the_microgrids_of_a_row_begin_together():
     vector.reset(seed=0)
     vector.step(np.zeros((8, 4)))
     vector.reset(options={"reset_mask": np.arange(8) >= 4})
-    assert vector.simulation.running()[0].step.tolist() == [1, 0]
+    assert vector.simulation.running()[0].interval.tolist() == [1, 0]
     with pytest.raises(PeergridError, match="parts the microgrids of a row"):
         vector.reset(options={"reset_mask": np.arange(8) >= 3})

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario, scenario_names
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome
 from peergrid.envs.p2p_trading.viewer import draw_ansi, draw_figure, draw_rgb
-from peergrid.envs.scenario import build_dso, load_scenario, scenario_names
 from peergrid.grid.dso import DsoStatus, UncheckedDso
 
 
@@ -86,7 +86,7 @@ def prices_on_map(simulation: Simulation, outcome: Outcome) -> list[str]:
 
 def test_every_microgrid_has_its_price_on_the_map():
     simulation, outcome = evening_of_large_imports()
-    own = outcome.response.price_per_kwh[0, simulation.params.trade_bus]
+    own = outcome.response.price_per_kwh[0, simulation.params.agent_bus]
     assert sorted(prices_on_map(simulation, outcome)) == sorted(f"{price:.3f}" for price in own)
 
 

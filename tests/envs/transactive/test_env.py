@@ -132,8 +132,8 @@ def random_day(seed, num_envs=4):
     while not simulation.is_over.all():
         state, days = simulation.running()
         clipped = simulation.global_state()
-        seen[0].append(observation.observe(state, days, simulation.params))
-        seen[1].append(observation.observe_dso(state, days, simulation.params))
+        seen[0].append(observation.observe(state, days, simulation.now(), simulation.params))
+        seen[1].append(observation.observe_dso(state, days, simulation.now(), simulation.params))
         seen[2].append(clipped)
         simulation.step(rng.uniform(-1, 1, (num_envs, 9, 3)), rows=~simulation.is_over)
     layouts = simulation.entries, simulation.dso_entries, simulation.state_entries

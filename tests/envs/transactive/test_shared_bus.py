@@ -43,8 +43,8 @@ def begun(solver="interior_point", **changes):
     whole = ONE.profiles.draw(until_two, 170, np.random.default_rng(0))
     day = replace(whole, **{f.name: getattr(whole, f.name)[11:] for f in fields(whole)})  # while the sun shines
     of_agents = {name: twice(getattr(day, name)) for name in ("pv_pu", "pv_forecast_pu", "demand_pu")}
-    one.begin([day])
-    two.begin([replace(day, **of_agents)])
+    one.begin(one.days_of([day]))
+    two.begin(two.days_of([replace(day, **of_agents)]))
     return simulations
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from peergrid.baselines.transactive_policies import Optimising
-from peergrid.envs.rows import rows_of
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive.plans import Outlook
 from peergrid.envs.transactive.resources import operating_cost
 from peergrid.envs.transactive.scenario import load_scenario
@@ -171,7 +171,7 @@ def test_a_day_is_what_was_drawn_in_kilowatts():
     half_day = replace(simulation.episodes.shape, intervals=14)
     whole = SHORT.profiles.draw(half_day, 170, np.random.default_rng(0))
     noon = replace(whole, **{f.name: getattr(whole, f.name)[11:] for f in fields(whole)})
-    simulation.begin([noon])
+    simulation.begin(simulation.days_of([noon]))
     days = simulation.running()[1]
     for actual, forecast, drawn, foreseen, size in (
         (days.load_kw, days.forecast.load_kw, noon.load_pu, noon.load_forecast_pu, feeder.load_kw),

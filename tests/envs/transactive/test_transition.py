@@ -5,12 +5,12 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 
-from peergrid.envs.rows import rows_of
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive.resources import SetPoints, store
 from peergrid.envs.transactive.scenario import build_dso, load_scenario
 from peergrid.envs.transactive.settlement import spread_cost
 from peergrid.envs.transactive.simulation import Transactive
-from peergrid.envs.transactive.transition import current, decode, encode
+from peergrid.envs.transactive.transition import current_interval, decode, encode
 from peergrid.envs.transactive.types import Closing, Outcome
 from peergrid.grid.dso import DsoStatus, OpfDso
 
@@ -380,5 +380,5 @@ def test_limits_after_the_last_hour_are_still_numbers():
     simulation = begun(threshold_share=0.9, max_iterations=1)
     while not simulation.is_over[0]:
         simulation.step(actions())
-    limits = current(*simulation.running(), simulation.params).limits
+    limits = current_interval(*simulation.running(), simulation.params).limits
     assert all(np.isfinite(getattr(limits, f.name)).all() for f in fields(limits))

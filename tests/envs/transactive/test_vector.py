@@ -13,10 +13,10 @@ from gymnasium.wrappers.vector import DictInfoToList, NormalizeObservation, Norm
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.transactive_policies import Myopic
-from peergrid.envs.rows import rows_of
+from peergrid.envs.common.rows import rows_of
+from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.transactive.infos import NETWORK_INFOS
 from peergrid.envs.transactive.scenario import LoopSpec, build_dso, load_scenario
-from peergrid.envs.vector import PlayerVector
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 NAME = "peergrid/DsoPricing-v0"

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from peergrid.envs.scenario import NetworkSpec
+from peergrid.envs.common.network import NetworkSpec
 from peergrid.envs.transactive import viewer
 from peergrid.envs.transactive.scenario import AgentSpec, LoopSpec, TransactiveScenario, load_scenario
 from peergrid.envs.transactive.simulation import Transactive

@@ -28,7 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.envs.limits import LOADING_TOLERANCE, beyond_limits
+from peergrid.envs.common.limits import LOADING_TOLERANCE, beyond_limits
 from peergrid.grid.dso import DsoResponse
 from peergrid.grid.feeder import Feeder
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peergrid.envs.common.signals import te_signal_per_kwh
+from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.scenario import load_scenario
-from peergrid.envs.signals import te_signal_per_kwh
 from peergrid.envs.transactive import scenario as transactive
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.grid import load_feeder
@@ -103,7 +103,7 @@ def test_the_market_reports_the_coordinators_signals(rounds):
     rng = np.random.default_rng(3)
     for _ in range(2):
         _, outcome = simulation.step(rng.uniform(-1, 1, (1, simulation.n_agent, 4)))
-        response, at = outcome.response, simulation.params.trade_bus
+        response, at = outcome.response, simulation.params.agent_bus
         assert (response.status == DsoStatus.OPTIMAL).all()
         np.testing.assert_array_equal(outcome.te_price_per_kwh, response.te_signal_per_kwh[:, at])
         np.testing.assert_array_equal(response.te_signal_per_kwh[:, 0], outcome.lmp_per_kwh)

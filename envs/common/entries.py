@@ -25,7 +25,7 @@ def bent(price_per_kwh: Any) -> Any:
 
 
 def unbent(seen: Any) -> Any:
-    """The nodal price per kWh that is seen so."""
+    """The nodal price per kWh of a bent one: the inverse of `bent`."""
     return PRICE_UNIT_PER_KWH * np.sinh(seen)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peergrid.envs.profiles import (
+from peergrid.envs.common.profiles import (
     DEMAND_SHAPES,
     Day,
     DayShape,
@@ -373,7 +373,7 @@ def test_bad_parameters_are_named_all_at_once():
 
 
 def test_importing_the_module_loads_neither_pvlib_nor_pandas():
-    code = "import sys, peergrid.envs.profiles; print(sorted({'pandas', 'pvlib', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, peergrid.envs.common.profiles; print(sorted({'pandas', 'pvlib', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

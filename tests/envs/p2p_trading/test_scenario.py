@@ -12,23 +12,21 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.profiles import SyntheticProfiles, training_days
-from peergrid.envs.scenario import (
-    DsoSpec,
+from peergrid.envs.common.network import DsoSpec, NetworkSpec, build_feeder
+from peergrid.envs.common.profiles import SyntheticProfiles, training_days
+from peergrid.envs.p2p_trading.scenario import (
     GeneratorSpec,
     MarketSpec,
     MicrogridSpec,
-    NetworkSpec,
     Scenario,
     build_dso,
-    build_feeder,
     build_microgrids,
     check_scenario,
     load_scenario,
     scenario_from_dict,
     scenario_names,
 )
+from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid import load_feeder, save_feeder
 from peergrid.grid.dso import DsoStatus
 from peergrid.grid.errors import InvalidProfiles, InvalidScenario, PeergridError, UnknownName

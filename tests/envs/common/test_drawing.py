@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from peergrid.envs.drawing import Room, excesses, hours_of, kw, layout_tree, map_feeder, minus, mw, table, to_string
+from peergrid.envs.common.drawing import (
+    Room,
+    excesses,
+    hours_of,
+    kw,
+    layout_tree,
+    map_feeder,
+    minus,
+    mw,
+    table,
+    to_string,
+)
 from peergrid.grid.catalogue import feeder_names, load_feeder
 
 TREES = st.lists(st.integers(0, 10**6), max_size=60).map(

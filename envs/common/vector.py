@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
-from peergrid.envs.actions import check_actions, check_render_mode
-from peergrid.envs.entries import Entry, box
+from peergrid.envs.common.actions import check_actions, check_render_mode
+from peergrid.envs.common.entries import Entry, box
+from peergrid.envs.common.player import Player
 from peergrid.grid.errors import PeergridError
-
-
-class Player(ABC):
-    """Whoever learns: what it sees, what it does, what it is paid and told.
-
-    It acts in all rows of a batch at once, with one slot in each row, or several.
-    """
-
-    simulation: Any  # with num_envs, is_over, running() and reset(seed, options, rows)
-    slots_per_row: int
-    entries: tuple[Entry, ...]  # of a slot's observation
-    n_numbers: int  # of a slot's action
-    info_names: tuple[str, ...]
-    metadata: dict[str, Any]
-
-    @property
-    def terminates(self) -> bool:
-        """Whether episodes end in themselves, rather than being cut."""
-        return False
-
-    def begin(self, rows: Bool[np.ndarray, " batch"]) -> None:  # noqa: B027, most have nothing to prepare
-        """Episodes have begun in the marked rows."""
-
-    @abstractmethod
-    def see(self) -> Float32[np.ndarray, "slot entry"]:
-        """What each slot sees now; the simulation does not hold on to the array."""
-
-    @abstractmethod
-    def play(
-        self, actions: Float[np.ndarray, "slot number"], rows: Bool[np.ndarray, " batch"]
-    ) -> tuple[Float[np.ndarray, " played"], Float[np.ndarray, "name played"]]:
-        """Step the marked rows; what their slots are paid and told, in the order of `info_names`."""
-
-    @abstractmethod
-    def picture(self, row: int, render_mode: str) -> Any:
-        """A row as it is now, as a table or as a picture."""
 
 
 class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -76,7 +40,7 @@ class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         check_render_mode(render_mode)
         self.player, self.simulation = player, player.simulation
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {**player.metadata, "autoreset_mode": self.autoreset_mode}
+        self.metadata = {**self.simulation.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.num_envs = self.simulation.num_envs * player.slots_per_row
         self.single_observation_space = box(player.entries)
@@ -124,7 +88,7 @@ class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         ends = simulation.is_over
         ended = self._slots(ends)
-        terminations, truncations = ended & self.player.terminates, ended & (not self.player.terminates)
+        terminations, truncations = ended & simulation.terminates, ended & (not simulation.terminates)
         seen, infos = self.player.see(), {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ends.any():
             infos = self._final(seen, told, ended)
@@ -137,11 +101,12 @@ class PlayerVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Each row as it is now, as a table or as a picture."""
         if self.render_mode is None:
             return None
-        return tuple(self.player.picture(i, self.render_mode) for i in range(self.simulation.num_envs))
+        return tuple(self.simulation.row(i).picture(self.render_mode) for i in range(self.simulation.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What each environment answers when this method of it is called, or this attribute read; as Gymnasium's own
-        vectors have it. All are one batch: but for pictures and spaces, each answers what the vector does.
+        """What each environment answers when this method is called, or this attribute read, as in Gymnasium's vectors.
+
+        All are one batch, so each answers what the vector itself does; only pictures and spaces are its own.
 
         Raises:
             PeergridError: The method would change all of them at once, as often as there are environments.

@@ -5,7 +5,10 @@ POLICIES_OF_CASES, POLICIES_OF_FORESIGHT = "peergrid.baselines.cases", "peergrid
 POLICIES_OF_P2P, POLICIES_OF_TRANSACTIVE = "peergrid.baselines.policies", "peergrid.baselines.transactive_policies"
 
 MECHANISMS = {name: f"{P2P}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
-DSOS = {"opf": "peergrid.envs.scenario:build_dso", "unchecked": "peergrid.envs.scenario:build_unchecked_dso"}
+DSOS = {
+    "opf": "peergrid.envs.p2p_trading.scenario:build_dso",
+    "unchecked": "peergrid.envs.p2p_trading.scenario:build_unchecked_dso",
+}
 PREDICTORS = {
     "auto": "peergrid.surrogate.predictor:auto",
     "none": f"{P2P}.predictors:no_prediction",

@@ -17,7 +17,9 @@ def unless_all(rows: Bool[np.ndarray, " batch"] | None) -> Bool[np.ndarray, " ba
 
 
 def rows_of(part: T, rows: Any) -> T:
-    """These rows of every array in a dataclass, those of its parts included."""
+    """These rows of every array in a dataclass, those of its parts included; all rows if None."""
+    if rows is None:
+        return part
     if isinstance(part, np.ndarray):
         return part[rows]
     if not is_dataclass(part) or isinstance(part, type):
@@ -28,12 +30,14 @@ def rows_of(part: T, rows: Any) -> T:
 def with_rows(part: T, rows: Bool[np.ndarray, " batch"], there: T) -> T:
     """A dataclass of arrays with other values in the marked rows, those of its parts included."""
     if isinstance(part, np.ndarray):
-        return written(part, rows, there)  # type: ignore[arg-type, return-value]
+        return _written(part, rows, there)  # type: ignore[arg-type, return-value]
+    if part is None:
+        return part
     names = [f.name for f in fields(part)]  # type: ignore[arg-type]
     return replace(part, **{n: with_rows(getattr(part, n), rows, getattr(there, n)) for n in names})  # type: ignore[type-var]
 
 
-def written(values: np.ndarray, rows: Bool[np.ndarray, " batch"], there: np.ndarray) -> np.ndarray:
+def _written(values: np.ndarray, rows: Bool[np.ndarray, " batch"], there: np.ndarray) -> np.ndarray:
     """A copy of an array with other values in the marked rows."""
     values = values.copy()
     values[rows] = there

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
+
+from peergrid.grid.parts import resolve
 
 Observations = Mapping[str, np.ndarray]
 
@@ -41,3 +44,9 @@ class BatchPolicy(Protocol):
     ) -> Float[np.ndarray, "batch agent number"]:
         """The actions of all agents in all rows."""
         ...
+
+
+def named_policy(policy: str | Policy | BatchPolicy, names: Mapping[str, str]) -> Any:
+    """The policy given, or of that name or "module:attribute"; a class is called without arguments."""
+    chosen = resolve(policy, "policy", names)
+    return chosen() if inspect.isclass(chosen) else chosen

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.utils.seeding import np_random
 
-from peergrid.envs.profiles import Day, DayShape, ProfileSource, TableProfiles, evaluation_days, training_days
+from peergrid.envs.common.profiles import Day, DayShape, ProfileSource, TableProfiles, evaluation_days, training_days
 from peergrid.grid.errors import PeergridError, UnknownName
 
 EVALUATION_DAY = "evaluation_day"
@@ -38,7 +38,7 @@ class Episodes:
         self.source, self.shape, self.seed, self.season = source, shape, seed, season
         self.span = -(-intervals // shape.intervals_per_day)
         self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
-        self._drew = list(self.generators)  # whoever drew each row's day: evaluation days have their own
+        self._drew = list(self.generators)  # that drew each row's day: a held-out day has one of its own
 
     def draw(self, places: Sequence[int], seed: int | None, options: Mapping[str, Any] | None) -> list[Day]:
         """A day for each of these rows.

@@ -1,7 +1,6 @@
-"""A scenario: every number of a study, as frozen dataclasses, from `conf/scenario/<name>.yaml` or from plain Python.
+"""A scenario of the P2P market: every number of a study, from `conf/scenario/<name>.yaml` or from plain Python.
 
-`build_*` turn a scenario into the arrays and parts that
-the simulation works with.
+`build_*` turn it into the arrays and parts that the simulation works with.
 """
 
 from __future__ import annotations
@@ -15,40 +14,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.configuration import MOST_INTERVALS, faulty_numbers, from_mapping, read_file, shipped_names
+from peergrid.envs.common.configuration import (
+    MOST_INTERVALS,
+    faulty_fields,
+    faulty_numbers,
+    from_mapping,
+    read_file,
+    shipped_names,
+)
+from peergrid.envs.common.network import DsoSpec, NetworkSpec, build_feeder, build_penalty, faulty_dso, strain
+from peergrid.envs.common.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.envs.microgrid import Microgrids
-from peergrid.envs.profiles import ProfileSource, SyntheticProfiles, TableProfiles
 from peergrid.grid.catalogue import feeder_names, load_feeder
-from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, Penalty, UncheckedDso
+from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, UncheckedDso
 from peergrid.grid.errors import InvalidScenario, raise_faults
-from peergrid.grid.feeder import Feeder
-from peergrid.grid.opf.problem import UpperVoltage
 from peergrid.grid.parts import part_name
-from peergrid.grid.power_flow import solve_power_flow
 
 GROUP = "scenario"
 # The published 33-bus case sheds 1.1 % of its largest load to keep 0.95 p.u.; more says that the limits don't fit.
 MOST_SHED = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """The feeder, its limits, and the ratings of its lines.
-
-    `ratings` is "nominal_load" (each line's current at nominal load times `rating_factor`, or the floor if that is
-    more) or "feeder" (those of the feeder's own data).
-    """
-
-    feeder: str
-    v_source_pu: float = 1.0
-    v_min_pu: float = 0.95
-    v_max_pu: float = 1.05
-    ratings: str = "nominal_load"
-    rating_factor: float = 1.25
-    rating_floor_a: float = 80.0
-    rating_floor_path_to: str = ""
-    """Bus on whose way from the substation `rating_floor_path_a` is the floor."""
-    rating_floor_path_a: float = 80.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +69,6 @@ class MicrogridSpec:
     """The price at which it would consume its reference demand: alpha = (w - price) / demand."""
     must_serve_share: float = 0.0
     unserved_per_kwh: float = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DsoSpec:
-    """How the DSO weighs trades and loads; `penalty` is "default" or "paper" (pure quadratics)."""
-
-    penalty: str = "default"
-    kappa_per_kwh: float = 0.05
-    lambda_corr_per_kw2h: float = 0.005
-    voll_per_kwh: float = 3.0
-    c_ls_per_kw2h: float = 0.0
-    upper_voltage: str = "lossless"
-    solver: str = part_name("interior_point")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,32 +182,20 @@ def _check_numbers(scenario: Scenario) -> None:
             )
     if scenario.n_microgrids > len(scenario.microgrids):
         faults.append(f"n_microgrids is {scenario.n_microgrids}, and there are {len(scenario.microgrids)}")
-    for name in ("scale", "step_hours"):
-        if not 0 < getattr(scenario, name) < np.inf:
-            faults.append(f"{name} is {getattr(scenario, name)}, not a positive number")
-    for name, least in (("intervals", 1), ("lookahead", 1)):
-        if getattr(scenario, name) < least:
-            faults.append(f"{name} is {getattr(scenario, name)}, below {least}")
-    for name in ("intervals", "lookahead"):
-        if getattr(scenario, name) > MOST_INTERVALS:
-            faults.append(f"{name} is {getattr(scenario, name)}, above {MOST_INTERVALS}")
-    for name in ("seed", "n_microgrids", "first_day", "n_days"):
-        if getattr(scenario, name) < 0:
-            faults.append(f"{name} is {getattr(scenario, name)}, below 0")
+    faults += faulty_fields(
+        scenario,
+        positive=("scale", "step_hours"),
+        least={"intervals": 1, "lookahead": 1, "seed": 0, "n_microgrids": 0, "first_day": 0, "n_days": 0},
+        most={"intervals": MOST_INTERVALS, "lookahead": MOST_INTERVALS},
+        shares=("initial_charge", "cooperation"),
+    )
     if not 0 <= scenario.pv_scale < np.inf:
         faults.append(f"pv_scale is {scenario.pv_scale}, not a number from 0")
-    for name in ("initial_charge", "cooperation"):
-        if not 0 <= getattr(scenario, name) <= 1:
-            faults.append(f"{name} is {getattr(scenario, name)}, outside [0, 1]")
     if scenario.network.ratings not in ("nominal_load", "feeder"):
         faults.append(f"network.ratings is {scenario.network.ratings!r}; it is 'nominal_load' or 'feeder'")
     if scenario.horizon not in ("truncate", "terminate"):
         faults.append(f"horizon is {scenario.horizon!r}; it is 'truncate' or 'terminate'")
-    if scenario.dso.penalty not in ("default", "paper"):
-        faults.append(f"dso.penalty is {scenario.dso.penalty!r}; it is 'default' or 'paper'")
-    if scenario.dso.upper_voltage not in list(UpperVoltage):
-        known = " or ".join(repr(str(u)) for u in UpperVoltage)
-        faults.append(f"dso.upper_voltage is {scenario.dso.upper_voltage!r}; it is {known}")
+    faults += faulty_dso(scenario.dso)
     if scenario.dso.penalty == "paper" and scenario.dso.c_ls_per_kw2h <= 0:
         faults.append("dso.penalty is 'paper', so c_ls_per_kw2h must be positive: else shedding would be free")
     if scenario.market.price_cap_per_kwh == 0:
@@ -249,36 +208,6 @@ def _check_numbers(scenario: Scenario) -> None:
 def build_profiles(scenario: Scenario) -> ProfileSource:
     """The source of the scenario's days."""
     return TableProfiles(scenario.profiles_file) if scenario.profiles_file else scenario.profiles
-
-
-def build_feeder(network: NetworkSpec) -> Feeder:
-    """The scenario's feeder: with its source voltage, limits and line ratings.
-
-    An infinite floor leaves lines without a rating.
-    """
-    # What is shipped stays as it is; a user's files may change.
-    return _shipped_feeder(network) if network.feeder in feeder_names() else _build_feeder(network)
-
-
-@lru_cache(maxsize=64)
-def _shipped_feeder(network: NetworkSpec) -> Feeder:
-    return _build_feeder(network)
-
-
-def _build_feeder(network: NetworkSpec) -> Feeder:
-    feeder = replace(load_feeder(network.feeder), v_source_pu=network.v_source_pu)
-    n = feeder.n_bus
-    feeder = replace(feeder, v_min_pu=np.full(n, network.v_min_pu), v_max_pu=np.full(n, network.v_max_pu))
-    if network.ratings == "feeder":
-        return feeder
-    base = solve_power_flow(feeder, -feeder.load_kw, -feeder.load_kvar)
-    floor = np.full(n, network.rating_floor_a)
-    if network.rating_floor_path_to:
-        on_path = feeder.on_path[feeder.index(network.rating_floor_path_to)]
-        floor[on_path] = network.rating_floor_path_a
-    rating = np.maximum(network.rating_factor * base.current_a, floor)
-    rating[0] = np.inf
-    return replace(feeder, i_max_a=rating)
 
 
 def build_microgrids(scenario: Scenario) -> Microgrids:
@@ -319,16 +248,6 @@ def build_dso(scenario: Scenario) -> OpfDso:
     def each(name: str) -> Float[np.ndarray, " gen"]:
         return np.array([getattr(g, name) for g in generators], dtype=float)
 
-    lambda_corr = spec.lambda_corr_per_kw2h / scenario.scale
-    if spec.penalty == "paper":
-        penalty = Penalty.quadratic_only(lambda_corr, spec.c_ls_per_kw2h)
-    else:
-        penalty = Penalty(
-            kappa_per_kwh=spec.kappa_per_kwh,
-            lambda_corr_per_kw2h=lambda_corr,
-            voll_per_kwh=spec.voll_per_kwh,
-            c_ls_per_kw2h=spec.c_ls_per_kw2h,
-        )
     return OpfDso(
         feeder,
         [feeder.index(m.bus) for m in scenario.microgrids],
@@ -341,7 +260,7 @@ def build_dso(scenario: Scenario) -> OpfDso:
             a_per_kw2h=each("a_per_kw2h"),
             b_per_kwh=each("b_per_kwh"),
         ),
-        penalty=penalty,
+        penalty=build_penalty(spec, scenario.scale),
         upper_voltage=spec.upper_voltage,
         solver=spec.solver,
     )
@@ -402,7 +321,7 @@ def _check_scenario(scenario: Scenario) -> None:
         response = dso(query)
         for status, load in zip(response.status, scale[:, 0], strict=True):
             if status != DsoStatus.OPTIMAL:
-                advice = f" ({_strain(feeder, load)})" if status == DsoStatus.INFEASIBLE else ""
+                advice = f" ({strain(feeder, load)})" if status == DsoStatus.INFEASIBLE else ""
                 faults.append(f"at {load:.2f} of nominal load without trades: {DsoStatus(status).sentence}{advice}")
         drawn_kw = np.maximum(query.load_kw[0], 0.0).sum()
         shed = response.shed_kw[0].sum() / drawn_kw if drawn_kw > 0 else 0.0
@@ -412,16 +331,3 @@ def _check_scenario(scenario: Scenario) -> None:
                 "keep the limits: lower profiles.max_load_pu, widen the network's limits, or add a generator"
             )
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
-
-
-def _strain(feeder: Feeder, load_pu: float) -> str:
-    """Where the loads alone strain the network most, and what to change."""
-    flow = solve_power_flow(feeder, -load_pu * feeder.load_kw, -load_pu * feeder.load_kvar)
-    loading = flow.current_a[1:] / feeder.i_max_a[1:]
-    low, full = int(np.argmin(flow.voltage_pu[1:])) + 1, int(np.argmax(loading)) + 1
-    return (
-        f"with the loads alone, bus {feeder.bus[low]} is at {flow.voltage_pu[low]:.3f} p.u., its limits are "
-        f"{feeder.v_min_pu[low]:g} and {feeder.v_max_pu[low]:g}, and the line into bus {feeder.bus[full]} carries "
-        f"{100 * loading[full - 1]:.0f} % of its rating: widen network.v_min_pu, v_max_pu or the ratings, raise "
-        "network.v_source_pu, or lower profiles.max_load_pu"
-    )

@@ -162,3 +162,20 @@ def faulty_numbers(where: str, part: Any, may_be_negative: Sequence[str] = ()) -
         beyond = " within 1e12" if MOST < abs(value) < np.inf else "" if name in may_be_negative else " >= 0"
         faults.append(f"{where}: {name} is {value}, not a number{beyond}")
     return faults
+
+
+def faulty_fields(
+    scenario: Any,
+    *,
+    positive: Sequence[str] = (),
+    least: Mapping[str, int] | None = None,
+    most: Mapping[str, int] | None = None,
+    shares: Sequence[str] = (),
+) -> list[str]:
+    """Which fields of a scenario are beyond what they may be: positive, at least, at most, or between 0 and 1."""
+    value = {f.name: getattr(scenario, f.name) for f in fields(scenario)}
+    faults = [f"{name} is {value[name]}, not a positive number" for name in positive if not 0 < value[name] < np.inf]
+    faults += [f"{name} is {value[name]}, below {low}" for name, low in (least or {}).items() if value[name] < low]
+    faults += [f"{name} is {value[name]}, above {high}" for name, high in (most or {}).items() if value[name] > high]
+    faults += [f"{name} is {value[name]}, outside [0, 1]" for name in shares if not 0 <= value[name] <= 1]
+    return faults

@@ -1,0 +1,1 @@
+"""What both markets need: networks, days, batches of episodes, and the views through which they are played."""
