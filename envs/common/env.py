@@ -23,7 +23,9 @@ class MarketEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     simulation: Batch[Any, Any, Any, Any]
 
-    def __init__(self, entries: Mapping[str, tuple[Entry, ...]], n_numbers: Mapping[str, int], render_mode: str | None):
+    def __init__(
+        self, entries: Mapping[str, tuple[Entry, ...]], n_numbers: Mapping[str, int], render_mode: str | None
+    ) -> None:
         """
         Args:
             entries: Of the observation of each agent.
