@@ -1,6 +1,6 @@
 """The default solver: an interior-point method that factorises along the tree, for one problem or for a batch.
 
-Here problems are laid out for `kernel.py`, which has the iteration, and tried again where its answer falls short: an
+Here problems are laid out for `kernel/`, which has the iteration, and tried again where its answer falls short: an
 answer is judged by the residuals of all optimality conditions, computed anew from what is returned.
 
 The upper limit on lossless voltages costs time and seldom binds. So every problem is first solved with the limit on the
@@ -18,18 +18,10 @@ from jaxtyping import Bool, Int
 
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.kernel import (
-    ALL_FIELDS,
-    DEVICE_FIELDS,
-    FOUND_COST,
-    FOUND_EXCESS,
-    FOUND_FIELDS,
     INACCURATE,
     INFEASIBLE_PROBLEM,
     LANES,
     OPTIMAL,
-    PLAIN_FIELDS,
-    POINT_FIELDS,
-    START_FIELDS,
     Answer,
     Given,
     Gradient,
@@ -39,6 +31,7 @@ from peergrid.grid.opf.kernel import (
     Tree,
     Workspace,
     adjoint,
+    layout,
     solve,
 )
 from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
@@ -120,7 +113,7 @@ class InteriorPointOpf:
             v_max_multiplier=v_max,
             i_max_multiplier=i_max,
             i_max_lossless_multiplier=i_max_hat,
-            cost_per_hour=answer.row[FOUND_COST].reshape(batch),
+            cost_per_hour=answer.row[layout.FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
             iterations=answer.iterations.reshape(batch),
         )
@@ -136,7 +129,7 @@ class InteriorPointOpf:
         answer = Answer(
             device=np.zeros((2, n_row, n_device)),
             bus=np.zeros((BUS_FIELDS, n_row, n)),
-            row=np.zeros((FOUND_FIELDS, n_row)),
+            row=np.zeros((layout.FOUND_FIELDS, n_row)),
             status=np.zeros(n_row, dtype=int),
             iterations=np.zeros(n_row, dtype=int),
         )
@@ -144,7 +137,7 @@ class InteriorPointOpf:
         lossless = self.upper_voltage is UpperVoltage.LOSSLESS
         self._attempt(given, point, answer, np.arange(n_row), in_lanes, with_lossless=False)
         if lossless:
-            is_open = (answer.row[FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
+            is_open = (answer.row[layout.FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
             self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
         return answer
 
@@ -260,7 +253,7 @@ def _given(problem: OpfProblem) -> Given:
 
 def _points(tree: Tree, n_row: int) -> Point:
     return Point(
-        bus=np.zeros((n_row, POINT_FIELDS, len(tree.parent))),
+        bus=np.zeros((n_row, layout.POINT_FIELDS, len(tree.parent))),
         device=np.zeros((n_row, 3, len(tree.origin))),
         is_lossless=np.zeros(n_row, dtype=bool),
     )
@@ -277,10 +270,10 @@ def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
         return raw[start : start + size].reshape(*shape, *lanes)
 
     return Workspace(
-        bus=aligned(n + 1, ALL_FIELDS if with_lossless else PLAIN_FIELDS),
-        device=aligned(len(tree.origin), DEVICE_FIELDS),
+        bus=aligned(n + 1, layout.ALL_FIELDS if with_lossless else layout.PLAIN_FIELDS),
+        device=aligned(len(tree.origin), layout.DEVICE_FIELDS),
         block=aligned(n, p * p + p),
         factor=aligned(n, m * (m + p) + m),
         solved=aligned(n, m),
-        start=np.zeros((START_FIELDS, n)),
+        start=np.zeros((layout.START_FIELDS, n)),
     )
