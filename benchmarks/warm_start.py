@@ -49,8 +49,8 @@ def iterations_from(w, tree, given, before, point, row, settings, is_warm):
     load(w, tree, given, row, 0, None)
     if is_warm:
         for j in range(n):
-            for f in range(len(at.OF_BUS)):
-                st(b, j, at.OF_BUS[f], point.bus[row, f, j])
+            for f in range(len(at.KEPT)):
+                st(b, j, at.KEPT[f], point.bus[row, f, j])
             st(b, j, at.NP, ld(b, j, at.LP))
             st(b, j, at.NQ, ld(b, j, at.LQ))
             for f in (at.DP, at.DQ, at.DL, at.DV):

@@ -1,7 +1,8 @@
 """The default solver: an interior-point method that factorises along the tree, for one problem or for a batch.
 
 Here problems are laid out for `kernel/`, which has the iteration, and tried again where its answer falls short: an
-answer is judged by the residuals of all optimality conditions, computed anew from what is returned.
+answer is judged by the residuals of all optimality conditions, computed anew from what is returned. The derivation is
+in docs/derivation.md.
 
 The upper limit on lossless voltages costs time and seldom binds. So every problem is first solved with the limit on the
 true voltage, which is the weaker one: where the lossless voltages and flows of that answer keep their limits too, it is
@@ -56,9 +57,6 @@ REGISTER_BYTES = 64
 # How far lossless voltages and flows may pass their limits before a problem is solved again with those limits.
 LOSSLESS_SLACK = 1e-9
 
-# Of an `Answer`: flows, squared current, voltage, prices, and multipliers of four limits.
-BUS_FIELDS = 10
-
 
 class InteriorPointOpf:
     """Solves optimal power flows of one shape: the same feeder, the same buses with flexible injections."""
@@ -96,23 +94,11 @@ class InteriorPointOpf:
 
     def solution(self, answer: Answer, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
-        p_kw, q_kvar = answer.device.reshape(2, *batch, len(self.device_bus))
-        flow, flow_q, current, voltage, price, price_q, v_min, v_max, i_max, i_max_hat = answer.bus.reshape(
-            BUS_FIELDS, *batch, self.feeder.n_bus
-        )
+        of_devices = answer.device.reshape(-1, *batch, len(self.device_bus))
+        of_buses = answer.bus.reshape(-1, *batch, self.feeder.n_bus)
         return OpfSolution(
-            p_kw=p_kw,
-            q_kvar=q_kvar,
-            flow_kw=flow,
-            flow_kvar=flow_q,
-            current_pu2=current,
-            voltage_pu=voltage,
-            price_per_kwh=price,
-            reactive_price_per_kvarh=price_q,
-            v_min_multiplier=v_min,
-            v_max_multiplier=v_max,
-            i_max_multiplier=i_max,
-            i_max_lossless_multiplier=i_max_hat,
+            **dict(zip(layout.OF_DEVICES, of_devices, strict=True)),
+            **dict(zip(layout.OF_BUSES, of_buses, strict=True)),
             cost_per_hour=answer.row[layout.FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
             iterations=answer.iterations.reshape(batch),
@@ -127,8 +113,8 @@ class InteriorPointOpf:
     def _solve(self, given: Given, point: Point | None) -> Answer:
         n_row, n, n_device = len(given.source), self.feeder.n_bus, len(self.device_bus)
         answer = Answer(
-            device=np.zeros((2, n_row, n_device)),
-            bus=np.zeros((BUS_FIELDS, n_row, n)),
+            device=np.zeros((len(layout.OF_DEVICES), n_row, n_device)),
+            bus=np.zeros((len(layout.OF_BUSES), n_row, n)),
             row=np.zeros((layout.FOUND_FIELDS, n_row)),
             status=np.zeros(n_row, dtype=int),
             iterations=np.zeros(n_row, dtype=int),
@@ -254,14 +240,14 @@ def _given(problem: OpfProblem) -> Given:
 def _points(tree: Tree, n_row: int) -> Point:
     return Point(
         bus=np.zeros((n_row, layout.POINT_FIELDS, len(tree.parent))),
-        device=np.zeros((n_row, 3, len(tree.origin))),
+        device=np.zeros((n_row, layout.POINT_FIELDS_OF_DEVICE, len(tree.origin))),
         is_lossless=np.zeros(n_row, dtype=bool),
     )
 
 
 def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
     n, lanes = len(tree.parent), (LANES,) if in_lanes else ()
-    m, p = (9, 6) if with_lossless else (5, 3)
+    size = layout.LOSSLESS if with_lossless else layout.PLAIN
 
     def aligned(*shape: int) -> np.ndarray:
         size = int(np.prod((*shape, *lanes)))
@@ -270,10 +256,10 @@ def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
         return raw[start : start + size].reshape(*shape, *lanes)
 
     return Workspace(
-        bus=aligned(n + 1, layout.ALL_FIELDS if with_lossless else layout.PLAIN_FIELDS),
+        bus=aligned(n + 1, size.fields),
         device=aligned(len(tree.origin), layout.DEVICE_FIELDS),
-        block=aligned(n, p * p + p),
-        factor=aligned(n, m * (m + p) + m),
-        solved=aligned(n, m),
-        start=np.zeros((layout.START_FIELDS, n)),
+        block=aligned(n, size.rhs + size.kept),
+        factor=aligned(n, size.eliminated * (size.size + 1)),
+        solved=aligned(n, size.eliminated),
+        start=np.zeros((layout.SCRATCH_FIELDS, n)),
     )

@@ -1,10 +1,32 @@
-"""Bounds and cones: curvature, steps and moves of one of them."""
+"""One bound and one cone: start, curvature, step and move of its multiplier.
+
+A bound is a slack s > 0 with multiplier z > 0; fields begin at b of row i. A cone is (p, q, l, v) with
+v l >= p^2 + q^2 and multiplier z in the dual cone, z_l z_v >= (z_p^2 + z_q^2) / 4; fields begin at c.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+
 from peergrid.grid.compiled import in_place
 from peergrid.grid.opf.kernel import layout as at
-from peergrid.grid.opf.kernel.lanes import larger, ld, root, st
+from peergrid.grid.opf.kernel.lanes import get, larger, ld, put, root, st
+
+# Complementarity s z of limits at the start.
+FIRST_MU = 0.5
+
+
+@in_place
+def longest(found, of_one):
+    """The longest step and the sum of ds dz, given those found so far and those of one bound or cone."""
+    return larger(found[0], of_one[0]), found[1] + of_one[1]
+
+
+@in_place
+def start_bound(a, i, b, lane, slack, mu):
+    """Put the multiplier on the central path; its share of the gap."""
+    put(a, i, b + at.Z, lane, mu / slack)
+    return mu
 
 
 @in_place
@@ -57,6 +79,24 @@ def move_bound(a, i, b, alpha, slack):
     z = ld(a, i, b + at.Z) + alpha * ld(a, i, b + at.K)
     st(a, i, b + at.Z, z)
     return z * slack
+
+
+@in_place
+def inside(p, q, l, v):
+    """The factor that brings a flow well into its cone."""
+    most = 0.5 * l * v
+    return 1.0 if p * p + q * q <= most else np.sqrt(most / (p * p + q * q))
+
+
+@in_place
+def start_cone(a, i, c, lane, p, q, l, v):
+    """Put the multiplier on the central path; its share of the gap."""
+    by_det = FIRST_MU / (2.0 * (v * l - p * p - q * q))
+    put(a, i, c + at.ZP, lane, -2.0 * p * by_det)
+    put(a, i, c + at.ZQ, lane, -2.0 * q * by_det)
+    put(a, i, c + at.ZL, lane, v * by_det)
+    put(a, i, c + at.ZV, lane, l * by_det)
+    return FIRST_MU
 
 
 @in_place
@@ -168,3 +208,30 @@ def move_cone(a, i, c, alpha, p, q, l, v):
     st(a, i, c + at.ZL, z_l)
     st(a, i, c + at.ZV, z_v)
     return p * z_p + q * z_q + l * z_l + v * z_v
+
+
+@in_place
+def align_cone(a, i, c, lane, p, q, l, v):
+    """Replace the multiplier by its part along (-2 p, -2 q, v, l), which makes the scaling the true curvature."""
+    z_p, z_q = get(a, i, c + at.ZP, lane), get(a, i, c + at.ZQ, lane)
+    z_l, z_v = get(a, i, c + at.ZL, lane), get(a, i, c + at.ZV, lane)
+    along = (v * z_l + l * z_v - 2.0 * (p * z_p + q * z_q)) / (v * v + l * l + 4.0 * (p * p + q * q))
+    put(a, i, c + at.ZP, lane, -2.0 * p * along)
+    put(a, i, c + at.ZQ, lane, -2.0 * q * along)
+    put(a, i, c + at.ZL, lane, v * along)
+    put(a, i, c + at.ZV, lane, l * along)
+
+
+@in_place
+def seed_cone(a, i, c, lane, on_p, on_q, on_l, on_v):
+    """Put forces where the corrector looks for second-order terms."""
+    put(a, i, c + at.KP, lane, on_p)
+    put(a, i, c + at.KQ, lane, on_q)
+    put(a, i, c + at.KL, lane, on_l)
+    put(a, i, c + at.KV, lane, on_v)
+
+
+@in_place
+def cone_gap(of, c, j, p, q, l, v):
+    """Multiplier times cone variable, at a point [field, bus]."""
+    return of[c + at.ZP, j] * p + of[c + at.ZQ, j] * q + of[c + at.ZL, j] * l + of[c + at.ZV, j] * v

@@ -9,9 +9,9 @@ import numpy as np
 from peergrid.grid.compiled import compiled, in_place
 from peergrid.grid.opf.kernel import layout as at
 from peergrid.grid.opf.kernel.certificate import INACCURATE, LEAST_TOLERANCE, STRICTER, judge
-from peergrid.grid.opf.kernel.cones import move_bound, move_cone
+from peergrid.grid.opf.kernel.constraints import registry as constraints
 from peergrid.grid.opf.kernel.elimination import backward, forward
-from peergrid.grid.opf.kernel.lanes import get, in_both, larger, ld, n_lanes, st
+from peergrid.grid.opf.kernel.lanes import get, larger, ld, n_lanes, st
 from peergrid.grid.opf.kernel.start import load
 
 # Multipliers grow without end where no point is feasible.
@@ -30,7 +30,7 @@ def iterate(w, tree, settings, lossless):
     gap = ld(b, n, at.GAP)
     step = 1.0 / larger(inverse, 1.0)
     left = larger(((1.0 - step) * gap + step * step * cross) / gap, 0.0)
-    st(b, n, at.CENTRING, left * left * left * gap * (1.0 / n_complementary(tree, lossless)))
+    st(b, n, at.CENTRING, left * left * left * gap * (1.0 / constraints.count(tree, lossless)))
     backward(w, tree, settings, lossless, 1)
     inverse, cross = forward(w, tree, lossless, 1)
     short = -larger(-larger(SHORTER * left, settings.least_left), -MOST_LEFT)
@@ -40,13 +40,6 @@ def iterate(w, tree, settings, lossless):
     st(b, n, at.COST, cost)
     st(b, n, at.INFEASIBLE, infeasible)
     st(b, n, at.DUAL_LEFT, ld(b, n, at.DUAL_LEFT) * (1.0 - alpha))
-
-
-@in_place
-def n_complementary(tree, lossless):
-    """Number of bounds and cones."""
-    n = tree.parent.shape[0]
-    return 2 * tree.origin.shape[0] + 3 * (n - 1) + tree.rated.sum() * in_both(lossless, 1, 2)
 
 
 @compiled(folder=Path(__file__).parent)
@@ -89,7 +82,7 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
                 continue
             place = row if point.is_lossless.shape[0] > 1 else 0
             unload(w, point, place, lane, lossless)
-            point.is_lossless[place] = in_both(lossless, False, True)
+            point.is_lossless[place] = lossless is not None
             judge(w, tree, given, point, place, answer, row, lossless)
             answer.iterations[row] = count[lane]
             if converged and answer.status[row] == INACCURATE and tolerance[lane] > LEAST_TOLERANCE:
@@ -108,66 +101,44 @@ def solve(w, tree, given, point, rows, lossless, settings, answer):
 def unload(w, point, row, lane, lossless):
     """Copy the point of a lane to its row."""
     for j in range(w.bus.shape[0] - 1):
-        for f in range(len(at.OF_BUS)):
-            point.bus[row, f, j] = get(w.bus, j, at.OF_BUS[f], lane)
+        for f in range(len(at.KEPT)):
+            point.bus[row, f, j] = get(w.bus, j, at.KEPT[f], lane)
         if lossless is not None:
-            for f in range(len(at.OF_BUS_LOSSLESS)):
-                point.bus[row, len(at.OF_BUS) + f, j] = get(w.bus, j, at.OF_BUS_LOSSLESS[f], lane)
+            for f in range(len(at.KEPT_HAT)):
+                point.bus[row, len(at.KEPT) + f, j] = get(w.bus, j, at.KEPT_HAT[f], lane)
     for i in range(w.device.shape[0]):
-        for f in range(len(at.OF_DEVICE)):
-            point.device[row, f, i] = get(w.device, i, at.OF_DEVICE[f], lane)
+        for f in range(len(at.KEPT_OF_DEVICE)):
+            point.device[row, f, i] = get(w.device, i, at.KEPT_OF_DEVICE[f], lane)
 
 
 @in_place
 def move(w, tree, lossless, alpha):
     """Take the step; gap, cost, and the largest residual of the linear constraints at the new point."""
-    b, d = w.bus, w.device
+    b = w.bus
     n = tree.parent.shape[0]
     gap, cost, worst = 0.0 * alpha, 0.0 * alpha, 0.0 * alpha
     for j in range(n):
-        f_p, f_q = -ld(b, j, at.P_LOAD), -ld(b, j, at.Q_LOAD)
-        for i in range(tree.first[j], tree.first[j + 1]):
-            u = ld(d, i, at.U) + alpha * ld(d, i, at.DU)
-            st(d, i, at.U, u)
-            gap = gap + move_bound(d, i, at.AT_LEAST, alpha, u - ld(d, i, at.LEAST))
-            gap = gap + move_bound(d, i, at.AT_MOST, alpha, ld(d, i, at.MOST) - u)
-            cost = cost + (0.5 * ld(d, i, at.A) * u + ld(d, i, at.B)) * u
-            f_p, f_q = f_p + ld(d, i, at.CP) * u, f_q + ld(d, i, at.CQ) * u
-        st(b, j, at.LP, ld(b, j, at.LP) + alpha * (ld(b, j, at.NP) - ld(b, j, at.LP)))
-        st(b, j, at.LQ, ld(b, j, at.LQ) + alpha * (ld(b, j, at.NQ) - ld(b, j, at.LQ)))
+        gap, cost, f_p, f_q = constraints.move_bus(w, tree, j, alpha, gap, cost)
+        towards(b, j, at.LP, at.NP, alpha)
+        towards(b, j, at.LQ, at.NQ, alpha)
         st(b, j, at.FP, f_p)
         st(b, j, at.FQ, f_q)
         if lossless is not None:
-            st(b, j, at.HP, ld(b, j, at.HP) + alpha * (ld(b, j, at.NHP) - ld(b, j, at.HP)))
-            st(b, j, at.HQ, ld(b, j, at.HQ) + alpha * (ld(b, j, at.NHQ) - ld(b, j, at.HQ)))
+            towards(b, j, at.HP, at.NHP, alpha)
+            towards(b, j, at.HQ, at.NHQ, alpha)
             st(b, j, at.GP, f_p)
             st(b, j, at.GQ, f_q)
         if j == 0:
             continue
-        a = tree.parent[j]
-        v_a = ld(b, a, at.V)
-        p = ld(b, j, at.P) + alpha * ld(b, j, at.DP)
-        q = ld(b, j, at.Q) + alpha * ld(b, j, at.DQ)
-        l = ld(b, j, at.L) + alpha * ld(b, j, at.DL)
-        v = ld(b, j, at.V) + alpha * ld(b, j, at.DV)
-        st(b, j, at.P, p)
-        st(b, j, at.Q, q)
-        st(b, j, at.L, l)
-        st(b, j, at.V, v)
-        gap = gap + move_cone(b, j, at.FLOW, alpha, p, q, l, v_a)
-        gap = gap + move_bound(b, j, at.LOW, alpha, v - ld(b, j, at.V_MIN))
-        if tree.rated[j]:
-            gap = gap + move_bound(b, j, at.RATING, alpha, ld(b, j, at.L_MAX) - l)
+        along(b, j, at.P, at.DP, alpha)
+        along(b, j, at.Q, at.DQ, alpha)
+        along(b, j, at.L, at.DL, alpha)
+        along(b, j, at.V, at.DV, alpha)
         if lossless is not None:
-            p = ld(b, j, at.PH) + alpha * ld(b, j, at.DPH)
-            q = ld(b, j, at.QH) + alpha * ld(b, j, at.DQH)
-            v = ld(b, j, at.VH) + alpha * ld(b, j, at.DVH)
-            st(b, j, at.PH, p)
-            st(b, j, at.QH, q)
-            st(b, j, at.VH, v)
-            if tree.rated[j]:
-                gap = gap + move_cone(b, j, at.FLOW_HAT, alpha, p, q, ld(b, j, at.L_MAX), v_a)
-        gap = gap + move_bound(b, j, at.HIGH, alpha, ld(b, j, at.V_MAX) - v)
+            along(b, j, at.PH, at.DPH, alpha)
+            along(b, j, at.QH, at.DQH, alpha)
+            along(b, j, at.VH, at.DVH, alpha)
+        gap = constraints.move_line(b, tree, j, alpha, lossless, gap)
         residuals(b, tree, j, lossless)
     for j in range(n):
         worst = largest(worst, ld(b, j, at.FP), ld(b, j, at.FQ))
@@ -176,6 +147,18 @@ def move(w, tree, lossless, alpha):
             if lossless is not None:
                 worst = largest(largest(worst, ld(b, j, at.GP), ld(b, j, at.GQ)), ld(b, j, at.GV), 0.0 * worst)
     return gap, cost, worst
+
+
+@in_place
+def along(b, j, f, df, alpha):
+    """Move a variable along its direction."""
+    st(b, j, f, ld(b, j, f) + alpha * ld(b, j, df))
+
+
+@in_place
+def towards(b, j, f, new, alpha):
+    """Move a multiplier towards its new value."""
+    st(b, j, f, ld(b, j, f) + alpha * (ld(b, j, new) - ld(b, j, f)))
 
 
 @in_place

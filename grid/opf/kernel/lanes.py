@@ -232,6 +232,18 @@ def _choose_st(array, i, f, x):
     return lambda array, i, f, x: _store_lanes(array, i, f, _everywhere(float(x)))
 
 
+@in_place
+def add(a, i, f, x):
+    """Add to field f of row i."""
+    st(a, i, f, ld(a, i, f) + x)
+
+
+@in_place
+def take(a, i, f, x):
+    """Subtract from field f of row i."""
+    st(a, i, f, ld(a, i, f) - x)
+
+
 def n_lanes(array):
     """How many problems a workspace holds."""
 
@@ -269,14 +281,3 @@ def get(array, i, f, lane):
 @overload(get)
 def _choose_get(array, i, f, lane):
     return (lambda array, i, f, lane: array[i, f, lane]) if array.ndim == 3 else (lambda array, i, f, lane: array[i, f])
-
-
-def in_both(lossless, plain, more):
-    """`plain`, or `more` where lossless flows take part; a constant to the compiler."""
-
-
-@overload(in_both)
-def _choose_in_both(lossless, plain, more):
-    if isinstance(lossless, types.NoneType):
-        return lambda lossless, plain, more: plain
-    return lambda lossless, plain, more: more

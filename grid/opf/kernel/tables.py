@@ -1,4 +1,4 @@
-"""Arrays that the kernel reads and writes."""
+"""Arrays that the kernel reads and writes; `layout.py` says which field of each is what."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Point(NamedTuple):
 class Loss(NamedTuple):
     """Gradient of a loss with respect to the answers, in the units of `OpfSolution`."""
 
-    device: Any  # [p_kw and q_kvar, row, injection]
-    bus: Any  # [flows, squared current, voltage and prices, row, bus]
+    device: Any  # [OF_DEVICES, row, injection]
+    bus: Any  # [OF_BUSES before the multipliers, row, bus]
 
 
 class Gradient(NamedTuple):
@@ -85,8 +85,8 @@ class Gradient(NamedTuple):
 class Answer(NamedTuple):
     """Answers, one per row, in the units of `OpfSolution`, and how good they are."""
 
-    device: Any  # [p_kw and q_kvar, row, injection]
-    bus: Any  # [field of OpfSolution, row, bus]: flows to reactive prices, then multipliers
-    row: Any  # [primal and dual residual, gap, excess of lossless limits, cost per hour; row]
+    device: Any  # [OF_DEVICES, row, injection]
+    bus: Any  # [OF_BUSES, row, bus]
+    row: Any  # [FOUND_, row]
     status: Any  # [row] OpfStatus
     iterations: Any  # [row]
