@@ -13,6 +13,7 @@ The problem is convex, so a point that is feasible, stationary and complementary
     complementary   sum of multiplier * room = 0: what another dispatch could save
 
 Everything is in p.u., `v` for squared voltages and `l` for squared currents; money in PRICE_PER_KWH times the base.
+docs/derivation.md derives the conditions, and has lP, lQ as L_P, L_Q, and zP as zeta_P.
 `OpfSolution` leaves some multipliers out; `point_of` finds them by one sweep up the feeder and one down.
 """
 

@@ -19,8 +19,12 @@ from rich.table import Table
 from speed_problems import draw_sets
 
 from peergrid.grid.compiled import compiled
-from peergrid.grid.opf import kernel as k
 from peergrid.grid.opf.interior_point import ATTEMPTS, _given, _points, _workspace
+from peergrid.grid.opf.kernel import layout as at
+from peergrid.grid.opf.kernel.iteration import iterate, move, unload
+from peergrid.grid.opf.kernel.lanes import ld, st
+from peergrid.grid.opf.kernel.start import load
+from peergrid.grid.opf.kernel.units import NARROWEST_PU
 
 CHANGES = (0.01, 0.05, 0.2)
 ITERATES = (2, 3, 4, 5, 6)
@@ -31,10 +35,10 @@ SETTINGS = ATTEMPTS[0]
 @compiled
 def advance(w, tree, given, point, row, count, settings):
     """Load a problem, take some iterations, keep the point."""
-    k.load(w, tree, given, row, 0, None)
+    load(w, tree, given, row, 0, None)
     for _ in range(count):
-        k.iterate(w, tree, settings, None)
-    k.unload(w, point, row, 0, None)
+        iterate(w, tree, settings, None)
+    unload(w, point, row, 0, None)
 
 
 @compiled
@@ -42,37 +46,37 @@ def iterations_from(w, tree, given, before, point, row, settings, is_warm):
     """Iterations until a problem is solved, cold or from a point of the problem before."""
     b, d = w.bus, w.device
     n = tree.parent.shape[0]
-    k.load(w, tree, given, row, 0, None)
+    load(w, tree, given, row, 0, None)
     if is_warm:
         for j in range(n):
-            for f in range(len(k.OF_BUS)):
-                k.st(b, j, k.OF_BUS[f], point.bus[row, f, j])
-            k.st(b, j, k.NP, k.ld(b, j, k.LP))
-            k.st(b, j, k.NQ, k.ld(b, j, k.LQ))
-            for f in (k.DP, k.DQ, k.DL, k.DV):
-                k.st(b, j, f, 0.0)
+            for f in range(len(at.KEPT)):
+                st(b, j, at.KEPT[f], point.bus[row, f, j])
+            st(b, j, at.NP, ld(b, j, at.LP))
+            st(b, j, at.NQ, ld(b, j, at.LQ))
+            for f in (at.DP, at.DQ, at.DL, at.DV):
+                st(b, j, f, 0.0)
         for i in range(tree.origin.shape[0]):
             o = tree.origin[i]
-            low, high = (k.Q_MIN, k.Q_MAX) if tree.reactive[i] else (k.P_MIN, k.P_MAX)
+            low, high = (at.Q_MIN, at.Q_MAX) if tree.reactive[i] else (at.P_MIN, at.P_MAX)
             s = tree.base_kva
             lo, hi = before.device[row, low, o] / s, before.device[row, high, o] / s
             new_lo, new_hi = given.device[row, low, o] / s, given.device[row, high, o] / s
-            if hi - lo < k.NARROWEST_PU or new_hi - new_lo < k.NARROWEST_PU:
+            if hi - lo < NARROWEST_PU or new_hi - new_lo < NARROWEST_PU:
                 continue
             stretch = (new_hi - new_lo) / (hi - lo)
-            k.st(d, i, k.U, new_lo + (point.device[row, 0, i] - lo) * stretch)
-            k.st(d, i, k.AT_LEAST, point.device[row, 1, i] / stretch)
-            k.st(d, i, k.AT_MOST, point.device[row, 2, i] / stretch)
-            k.st(d, i, k.DU, 0.0)
-        gap, cost, infeasible = k.move(w, tree, None, 0.0)
-        k.st(b, n, k.GAP, gap)
-        k.st(b, n, k.INFEASIBLE, infeasible)
+            st(d, i, at.U, new_lo + (point.device[row, 0, i] - lo) * stretch)
+            st(d, i, at.AT_LEAST, point.device[row, 1, i] / stretch)
+            st(d, i, at.AT_MOST, point.device[row, 2, i] / stretch)
+            st(d, i, at.DU, 0.0)
+        gap, cost, infeasible = move(w, tree, None, 0.0)
+        st(b, n, at.GAP, gap)
+        st(b, n, at.INFEASIBLE, infeasible)
     for count in range(1, settings.most_iterations + 1):
-        k.iterate(w, tree, settings, None)
-        cost = k.ld(b, n, k.COST) + k.ld(b, n, k.CONSTANT)
-        is_feasible = k.ld(b, n, k.INFEASIBLE) <= 10.0 * settings.tolerance
-        is_optimal = k.ld(b, n, k.GAP) <= settings.tolerance * max(1.0, abs(cost))
-        if is_feasible and is_optimal and k.ld(b, n, k.DUAL_LEFT) <= settings.tolerance:
+        iterate(w, tree, settings, None)
+        cost = ld(b, n, at.COST) + ld(b, n, at.CONSTANT)
+        is_feasible = ld(b, n, at.INFEASIBLE) <= 10.0 * settings.tolerance
+        is_optimal = ld(b, n, at.GAP) <= settings.tolerance * max(1.0, abs(cost))
+        if is_feasible and is_optimal and ld(b, n, at.DUAL_LEFT) <= settings.tolerance:
             return count
     return settings.most_iterations
 

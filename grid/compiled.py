@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -18,24 +21,42 @@ logger = logging.getLogger(__name__)
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract": True, "nsz": True}}
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any] | None = None, *, folder: Path | None = None) -> Any:
     """The function compiled at its first call for each kind of arguments, and kept on disk for the next process.
 
-    Numba notices an edit by the file that holds the function, so what a compiled function calls must stand beside it.
-    Where neither that folder nor the user's cache folder can be written, it is compiled anew in every process.
+    Numba notices an edit by the file that holds the function, so what a compiled function calls must stand beside it:
+    in its file, or in any file below `folder`, all of which are read when the function is defined. Where neither that
+    place nor the user's cache folder can be written, it is compiled anew in every process.
     """
+    if function is None:
+        return partial(compiled, folder=folder)
     function = inspect.unwrap(function)  # tests wrap functions to check shapes, which numba can't compile
     dispatcher = numba.njit(nogil=True, **OPTIONS)(function)
     try:
         dispatcher._cache = _Cache(function)
+        dispatcher._cache.sources = "" if folder is None else digest(folder)
     except RuntimeError as error:  # no place to keep it: a read-only installation without a home directory
         logger.warning("%s will be compiled anew in every process: %s", function.__name__, error)
     _ANNOUNCED[dispatcher] = function.__name__
     return dispatcher
 
 
+@cache
+def digest(folder: Path) -> str:
+    """A digest of all Python files below a folder, by name and content."""
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        found.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        found.update(content)
+    return found.hexdigest()
+
+
 class _Cache(FunctionCache):
     """Numba's cache, which a full disk or a damaged file makes slow rather than useless."""
+
+    sources = ""
+    """Digest of the files that are compiled into the function beside its own."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -53,11 +74,11 @@ class _Cache(FunctionCache):
             logger.warning("%s will be compiled again in the next process: %s", self._py_func.__name__, error)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), str(OPTIONS))
+        return (*super()._index_key(sig, codegen), str(OPTIONS), self.sources)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A function to be called by compiled ones of the same file, and compiled into them."""
+    """A function to be called by compiled ones of the same file or folder, and compiled into them."""
     return numba.njit(forceinline=True, **OPTIONS)(inspect.unwrap(function))
 
 

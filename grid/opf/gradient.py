@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Float
 
 from peergrid.grid.opf.interior_point import InteriorPointOpf
-from peergrid.grid.opf.kernel import Loss
+from peergrid.grid.opf.kernel import Loss, layout
 from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution
 
 # What a loss may use of a solution, in the order of `Loss`.
-OF_DEVICES = ("p_kw", "q_kvar")
-OF_BUSES = ("flow_kw", "flow_kvar", "current_pu2", "voltage_pu", "price_per_kwh", "reactive_price_per_kvarh")
+OF_DEVICES = layout.OF_DEVICES
+OF_BUSES = layout.OF_BUSES[: layout.N_OF_LOSS]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

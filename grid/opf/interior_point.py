@@ -1,7 +1,8 @@
 """The default solver: an interior-point method that factorises along the tree, for one problem or for a batch.
 
-Here problems are laid out for `kernel.py`, which has the iteration, and tried again where its answer falls short: an
-answer is judged by the residuals of all optimality conditions, computed anew from what is returned.
+Here problems are laid out for `kernel/`, which has the iteration, and tried again where its answer falls short: an
+answer is judged by the residuals of all optimality conditions, computed anew from what is returned. The derivation is
+in docs/derivation.md.
 
 The upper limit on lossless voltages costs time and seldom binds. So every problem is first solved with the limit on the
 true voltage, which is the weaker one: where the lossless voltages and flows of that answer keep their limits too, it is
@@ -18,18 +19,10 @@ from jaxtyping import Bool, Int
 
 from peergrid.grid.feeder import Feeder
 from peergrid.grid.opf.kernel import (
-    ALL_FIELDS,
-    DEVICE_FIELDS,
-    FOUND_COST,
-    FOUND_EXCESS,
-    FOUND_FIELDS,
     INACCURATE,
     INFEASIBLE_PROBLEM,
     LANES,
     OPTIMAL,
-    PLAIN_FIELDS,
-    POINT_FIELDS,
-    START_FIELDS,
     Answer,
     Given,
     Gradient,
@@ -39,9 +32,10 @@ from peergrid.grid.opf.kernel import (
     Tree,
     Workspace,
     adjoint,
+    layout,
     solve,
 )
-from peergrid.grid.opf.problem import ANSWERED_OF_BUSES, OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
+from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
 from peergrid.grid.opf.table import plain
 
 # Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
@@ -63,8 +57,6 @@ REGISTER_BYTES = 64
 
 # How far lossless voltages and flows may pass their limits before a problem is solved again with those limits.
 LOSSLESS_SLACK = 1e-9
-
-BUS_FIELDS = len(ANSWERED_OF_BUSES)
 
 
 class InteriorPointOpf:
@@ -108,7 +100,7 @@ class InteriorPointOpf:
         return OpfSolution(
             of_devices=of_devices.reshape(*batch, *of_devices.shape[1:]),
             of_buses=of_buses.reshape(*batch, *of_buses.shape[1:]),
-            cost_per_hour=answer.row[FOUND_COST].reshape(batch),
+            cost_per_hour=answer.row[layout.FOUND_COST].reshape(batch),
             status=answer.status.reshape(batch),
             iterations=answer.iterations.reshape(batch),
         )
@@ -122,9 +114,9 @@ class InteriorPointOpf:
     def _solve(self, given: Given, point: Point | None) -> Answer:
         n_row, n, n_device = len(given.source), self.feeder.n_bus, len(self.device_bus)
         answer = Answer(
-            device=np.zeros((2, n_row, n_device)),
-            bus=np.zeros((BUS_FIELDS, n_row, n)),
-            row=np.zeros((FOUND_FIELDS, n_row)),
+            device=np.zeros((len(layout.OF_DEVICES), n_row, n_device)),
+            bus=np.zeros((len(layout.OF_BUSES), n_row, n)),
+            row=np.zeros((layout.FOUND_FIELDS, n_row)),
             status=np.zeros(n_row, dtype=int),
             iterations=np.zeros(n_row, dtype=int),
         )
@@ -132,7 +124,7 @@ class InteriorPointOpf:
         lossless = self.upper_voltage is UpperVoltage.LOSSLESS
         self._attempt(given, point, answer, np.arange(n_row), in_lanes, with_lossless=False)
         if lossless:
-            is_open = (answer.row[FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
+            is_open = (answer.row[layout.FOUND_EXCESS] > LOSSLESS_SLACK) & (answer.status != INFEASIBLE_PROBLEM)
             self._attempt(given, point, answer, np.flatnonzero(is_open), in_lanes, with_lossless=True)
         return answer
 
@@ -247,15 +239,15 @@ def _given(problem: OpfProblem) -> Given:
 
 def _points(tree: Tree, n_row: int) -> Point:
     return Point(
-        bus=np.zeros((n_row, POINT_FIELDS, len(tree.parent))),
-        device=np.zeros((n_row, 3, len(tree.origin))),
+        bus=np.zeros((n_row, layout.POINT_FIELDS, len(tree.parent))),
+        device=np.zeros((n_row, layout.POINT_FIELDS_OF_DEVICE, len(tree.origin))),
         is_lossless=np.zeros(n_row, dtype=bool),
     )
 
 
 def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
     n, lanes = len(tree.parent), (LANES,) if in_lanes else ()
-    m, p = (9, 6) if with_lossless else (5, 3)
+    size = layout.LOSSLESS if with_lossless else layout.PLAIN
 
     def aligned(*shape: int) -> np.ndarray:
         size = int(np.prod((*shape, *lanes)))
@@ -264,10 +256,10 @@ def _workspace(tree: Tree, in_lanes: bool, with_lossless: bool) -> Workspace:
         return raw[start : start + size].reshape(*shape, *lanes)
 
     return Workspace(
-        bus=aligned(n + 1, ALL_FIELDS if with_lossless else PLAIN_FIELDS),
-        device=aligned(len(tree.origin), DEVICE_FIELDS),
-        block=aligned(n, p * p + p),
-        factor=aligned(n, m * (m + p) + m),
-        solved=aligned(n, m),
-        start=np.zeros((START_FIELDS, n)),
+        bus=aligned(n + 1, size.fields),
+        device=aligned(len(tree.origin), layout.DEVICE_FIELDS),
+        block=aligned(n, size.rhs + size.kept),
+        factor=aligned(n, size.eliminated * (size.size + 1)),
+        solved=aligned(n, size.eliminated),
+        start=np.zeros((layout.SCRATCH_FIELDS, n)),
     )

@@ -88,6 +88,32 @@ def test_an_edited_helper_is_compiled_into_its_callers_anew(small, tmp_path):
     assert (again.stdout, again.stderr) == ("61.0 found on disk: 1\n", "")
 
 
+def test_an_edit_anywhere_in_a_folder_that_is_read_whole_is_noticed(tmp_path):
+    package = tmp_path / "large" / "parts"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package.parent / "entry.py").write_text(
+        "from pathlib import Path\n"
+        "from peergrid.grid.compiled import compiled\n"
+        "from large.parts.helper import helper\n\n\n"
+        "@compiled(folder=Path(__file__).parent)\n"
+        "def entry(x):\n    return helper(x) + 1.0\n"
+    )
+    helper = "from peergrid.grid.compiled import inlined\n\n\n@inlined\ndef helper(x):\n    return {factor} * x\n"
+    call = CALL.replace("import small", "from large import entry as small")
+    found = []
+    for factor in (10.0, 30.0, 10.0):
+        (package / "helper.py").write_text(helper.format(factor=factor))
+        for _ in range(2):
+            done = python(LOGGED + call, tmp_path, NUMBA_CACHE_DIR=tmp_path / "cache", PYTHONDONTWRITEBYTECODE="1")
+            found.append((done.stdout, done.stderr))
+    kept = ("21.0 found on disk: 1\n", "")
+    assert found[:2] == [("21.0 found on disk:\n", COMPILING), kept]
+    assert found[2:4] == [("61.0 found on disk:\n", COMPILING), ("61.0 found on disk: 1\n", "")]
+    assert found[4:] == [kept, kept]  # what was compiled before the edits is still there
+
+
 @pytest.mark.parametrize("part", ["nbi", "nbc"])
 def test_a_damaged_cache_is_replaced(small, tmp_path, part):
     cache = tmp_path / "cache"
@@ -151,8 +177,8 @@ def names_in(*nodes: ast.AST) -> set[str]:
 
 
 def borrowed(file: Path) -> dict[str, set[str]]:
-    """What each compiled function of a file reads from another of our modules."""
-    elsewhere = from_elsewhere(file)
+    """What each compiled function of a file reads from another of our modules that is not read for edits."""
+    elsewhere = {name: place for name, place in from_elsewhere(file).items() if not is_read_for_edits(file, place)}
     return {
         function.name: {elsewhere[name] for name in names_in(*function.body) & elsewhere.keys()}
         for function in functions(file, "compiled", "inlined", "in_place", "overload", "intrinsic")
@@ -164,11 +190,23 @@ def module_name(file: Path) -> str:
 
 
 COMPILED = [file for file in FILES if any(functions(file, "compiled"))]
+# Folders that are read whole, and their files: what is called there from an entry may stand in any of them.
+WHOLE = {file.parent for file in COMPILED if "@compiled(folder=Path(__file__).parent)" in file.read_text("utf-8")}
+READ = sorted({*COMPILED, *(file for file in FILES if WHOLE & set(file.parents))})
 
 
-@pytest.mark.parametrize("file", COMPILED, ids=module_name)
-def test_what_a_compiled_function_calls_stands_in_its_file(file):
-    # Its file is all that numba looks at for edits.
+def is_read_for_edits(file: Path, name: str) -> bool:
+    """Whether an edit of what a full name stands for is noticed where compiled functions of a file use it."""
+    return any(name.startswith(f"{module_name(folder)}.") for folder in WHOLE & set(file.parents))
+
+
+def test_the_kernel_is_read_whole():
+    assert ROOT / "grid" / "opf" / "kernel" in WHOLE
+
+
+@pytest.mark.parametrize("file", READ, ids=module_name)
+def test_what_a_compiled_function_calls_is_read_for_edits(file):
+    # Its file is all that numba looks at by itself.
     jitted = {
         f"{module_name(at)}.{function.name}"
         for at in FILES
@@ -179,8 +217,8 @@ def test_what_a_compiled_function_calls_stands_in_its_file(file):
         assert names & (jitted | modules) == set(), function
 
 
-@pytest.mark.parametrize("file", COMPILED, ids=module_name)
-def test_constants_of_a_compiled_function_stand_in_its_file(file):
+@pytest.mark.parametrize("file", READ, ids=module_name)
+def test_constants_of_a_compiled_function_are_read_for_edits(file):
     # They are compiled into it, as functions are.
     assert {function: names for function, names in borrowed(file).items() if names} == {}
 
