@@ -13,8 +13,6 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 class CentralTrading(PlayerEnv):
     """One controller acts for all microgrids and is paid the welfare of the interval, in currency.
 
-    A scenario with `over_no_trade` pays it less the welfare of the same interval on a day without trade.
-
     Observation and action are those of `p2p_trading_v0`, agent after agent in one flat `Box`. Arguments are those of
     `p2p_trading_v0.parallel_env`.
     """
@@ -22,7 +20,7 @@ class CentralTrading(PlayerEnv):
     metadata: ClassVar[dict[str, Any]] = Simulation.metadata  # type: ignore[misc]
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
-        super().__init__(Central(Simulation(**arguments)), render_mode)
+        super().__init__(Central(Simulation(**arguments), is_paid_welfare=True), render_mode)
 
 
 class SoloTrading(PlayerEnv):

@@ -49,9 +49,14 @@ class Trader(Player):
 
 
 class Central(Trader):
-    """One controller acts for all microgrids, agent after agent, and is paid the common reward."""
+    """One controller acts for all microgrids, agent after agent, and is paid the common reward, or the welfare."""
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, *, is_paid_welfare: bool = False) -> None:
+        """
+        Args:
+            is_paid_welfare: The welfare as it is, also where the scenario's rewards count from no trade.
+        """
+        self.is_paid_welfare = is_paid_welfare
         self.simulation = simulation
         self.slots_per_row = 1
         self.entries = simulation.state_entries[: simulation.n_agent * len(simulation.entries)]
@@ -66,7 +71,7 @@ class Central(Trader):
         return actions.reshape(len(actions), -1, N_ACTIONS)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
-        return outcome.common_reward
+        return outcome.welfare if self.is_paid_welfare else outcome.common_reward
 
     def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
         return measured.transpose(2, 0, 1).reshape(len(self.info_names), -1)

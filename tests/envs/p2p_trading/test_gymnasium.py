@@ -9,7 +9,6 @@ from peergrid.baselines.policies import NoTrade
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
 from peergrid.envs.p2p_trading.scenario import load_scenario
-from peergrid.envs.p2p_trading.vector import central_trading
 from peergrid.grid.errors import InvalidAction, PeergridError, UnknownName
 
 
@@ -50,15 +49,6 @@ def test_welfare_of_a_finite_task_pays_for_the_energy_left():
         _, rewards[horizon], terminated, truncated, _ = env.step(action)
         assert (terminated, truncated) == (horizon == "terminate", horizon == "truncate")
     assert rewards["terminate"] > rewards["truncate"] + 1.0
-
-
-def test_welfare_counts_from_no_trade_as_it_does_in_a_batch():
-    scenario = load_scenario("ieee33", over_no_trade=True, intervals=2)
-    env, batch = CentralTrading(scenario=scenario), central_trading(1, scenario=scenario)
-    env.reset(seed=3), batch.reset(seed=3)
-    for _ in range(2):
-        _, reward, *_ = env.step(np.full(16, 0.5))
-        assert reward == batch.step(np.full((1, 16), 0.5))[1][0] != env.last_outcome.welfare[0]
 
 
 def test_a_central_action_of_the_wrong_shape_or_with_nan_is_refused():
