@@ -1,9 +1,9 @@
 """How many steps and seconds each trainer takes to a score: PPO beside gradients through the operator.
 
     python benchmarks/steps_to_score.py [--scenarios ieee33 ieee33_communities] [--reward cooperative_over_no_trade]
-        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16]
+        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16] [--threads 1]
 
-Every trainer learns for its number of environment steps, on one thread, and is measured every 3,000 of them on the
+Every trainer learns for its number of environment steps and is measured every 3,000 of them on the
 held-out days. Printed is the mean over the seeds of the first measurement at or above the score, where all came to it;
 seconds are those of the process, without measurements, beside those of the clock.
 """
@@ -89,8 +89,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-held-out", type=int, default=20)
     parser.add_argument("--days", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     table = Table(title=f"steps to a score, reward {options.reward}: mean of {options.seeds} seeds")
     for name in ("scenario", "trainer", *(f"to {score}" for score in SCORES), "in the end", "seconds, process / clock"):
         table.add_column(name)

@@ -45,9 +45,9 @@ class PpoSettings:
     """What the critic sees: the slot's "own" observation, all of the "market", or also what the "day" will bring."""
     own_heads: bool = False
     """Whether each microgrid has a last layer of its own, on what all of them share."""
-    epochs: int = 8
+    epochs: int = 4
     minibatch: int = 1024
-    learning_rate: float = 1.0e-3
+    learning_rate: float = 2.0e-3
     """Of the first batch; it falls to nought with the steps left."""
     discount: float = 1.0
     trace: float = 0.95
