@@ -73,12 +73,11 @@ def put_seed(w, tree, given, loss, row, lane, lossless):
         of_reactive_price = TYPICAL_PRICE_PER_KWH * loss.bus[at.OF_REACTIVE_PRICE, row, j]
         constraints.seed_bus(w, tree, given, loss, row, j, lane)
         constraints.seed_line(b, tree, loss, row, j, lane, lossless)
-        put(b, j, at.FP, lane, of_price)
-        put(b, j, at.FQ, lane, of_reactive_price)
+        for y in range(0, at.system(lossless).y, 2):
+            put(b, j, at.F_Y[y], lane, of_price)
+            put(b, j, at.F_Y[y + 1], lane, of_reactive_price)
         put(b, j, at.FV, lane, 0.0)
         if lossless is not None:
-            put(b, j, at.GP, lane, of_price)
-            put(b, j, at.GQ, lane, of_reactive_price)
             put(b, j, at.GV, lane, 0.0)
 
 

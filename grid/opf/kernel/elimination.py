@@ -279,11 +279,10 @@ def directions_at_root(w, lossless):
     by_det = 1.0 / (pp * qq - pq * pq)
     st(b, 0, at.NP, (qq * r_p - pq * r_q) * by_det)
     st(b, 0, at.NQ, (pp * r_q - pq * r_p) * by_det)
+    for y in range(2, s.y):
+        st(b, 0, at.NEW_Y[y], 0.0)
     st(b, 0, at.DV, 0.0)
-    if lossless is not None:
-        st(b, 0, at.NHP, 0.0)
-        st(b, 0, at.NHQ, 0.0)
-        st(b, 0, at.DVH, 0.0)
+    st(b, 0, s.d_upper, 0.0)
 
 
 @in_place

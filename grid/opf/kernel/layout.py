@@ -67,15 +67,36 @@ class System(NamedTuple):
     """The block's right-hand side, after it."""
     fields: int
     """Of a bus in the workspace."""
+    upper: int
+    """Field of the voltage that v_max binds: V or VH."""
+    d_upper: int
+    """Field of its direction."""
+    n_upper: int
+    """Of the block: the diagonal entry of that voltage."""
 
 
-def _system(x: int, y: int, v: int, fields: int) -> System:
+def _system(x: int, y: int, v: int, fields: int, upper: int, d_upper: int) -> System:
     eliminated, kept = x + y, v + y
-    return System(x, y, v, eliminated, kept, eliminated + kept, v * (kept + 1), kept * kept, fields)
+    return System(
+        x=x,
+        y=y,
+        v=v,
+        eliminated=eliminated,
+        kept=kept,
+        size=eliminated + kept,
+        first_y=v * (kept + 1),
+        rhs=kept * kept,
+        fields=fields,
+        upper=upper,
+        d_upper=d_upper,
+        n_upper=(v - 1) * (kept + 1),
+    )
 
 
-PLAIN = _system(x=3, y=2, v=1, fields=PLAIN_FIELDS)
-LOSSLESS = _system(x=5, y=4, v=2, fields=LOSSLESS_FIELDS)
+PLAIN = _system(x=3, y=2, v=1, fields=PLAIN_FIELDS, upper=V, d_upper=DV)
+LOSSLESS = _system(x=5, y=4, v=2, fields=LOSSLESS_FIELDS, upper=VH, d_upper=DVH)
+# Of each balance, with losses and without: multiplier, its new value, residual.
+Y, NEW_Y, F_Y = (LP, LQ, HP, HQ), (NP, NQ, NHP, NHQ), (FP, FQ, GP, GQ)
 
 
 def system(lossless):

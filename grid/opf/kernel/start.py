@@ -31,20 +31,17 @@ def load(w, tree, given, row, lane, lossless):
         )
         put(b, j, at.P_LOAD, lane, p_load)
         put(b, j, at.Q_LOAD, lane, q_load)
+        for y in range(at.system(lossless).y):
+            put(b, j, at.Y[y], lane, 0.0)
         put(b, j, at.LP, lane, FIRST_PRICE)
-        put(b, j, at.LQ, lane, 0.0)
         t[at.DRAWN_P, j], t[at.DRAWN_Q, j] = p_load - p_flex, q_load - q_flex
         for f in (at.LEFT_P, at.LEFT_HAT_P):
             t[f, j], t[f + 1, j] = p_flex - p_load, q_flex - q_load
-        if lossless is not None:
-            put(b, j, at.HP, lane, 0.0)
-            put(b, j, at.HQ, lane, 0.0)
     for j in range(n - 1, 0, -1):
         t[at.DRAWN_P, tree.parent[j]] += t[at.DRAWN_P, j]
         t[at.DRAWN_Q, tree.parent[j]] += t[at.DRAWN_Q, j]
     put(b, 0, at.V, lane, given.source[row] ** 2)
-    if lossless is not None:
-        put(b, 0, at.VH, lane, given.source[row] ** 2)
+    put(b, 0, at.system(lossless).upper, lane, given.source[row] ** 2)
     for j in range(1, n):
         a, r, x = tree.parent[j], tree.r[j], tree.x[j]
         v_a, p, q = get(b, a, at.V, lane), t[at.DRAWN_P, j], t[at.DRAWN_Q, j]

@@ -24,8 +24,7 @@ def start(b, given, row, j, lane, lossless):
     room = INSIDE_BAND * (hi - lo)
     v = max(lo + room, min(hi - room, get(b, j, at.V, lane)))
     put(b, j, at.V, lane, v)
-    if lossless is not None:
-        put(b, j, at.VH, lane, v)
+    put(b, j, at.system(lossless).upper, lane, v)
     put(b, j, at.V_MIN, lane, lo)
     put(b, j, at.V_MAX, lane, hi)
     return start_bound(b, j, at.LOW, lane, v - lo, FIRST_MU) + start_bound(b, j, at.HIGH, lane, hi - v, FIRST_MU)
@@ -34,18 +33,11 @@ def start(b, given, row, j, lane, lossless):
 @in_place
 def curve(b, k, j, lossless):
     """Curvature on v, or on v and vh, in the block of the bus."""
-    v = ld(b, j, at.V)
-    bounded = v
-    if lossless is not None:
-        bounded = ld(b, j, at.VH)
-    low, high = open_bounds(b, j, at.LOW, at.HIGH, v - ld(b, j, at.V_MIN), ld(b, j, at.V_MAX) - bounded)
-    n_vv = ld(k, j, 0) + low
-    if lossless is not None:
-        n_hh = at.system(lossless).kept + 1
-        st(k, j, n_hh, ld(k, j, n_hh) + high)
-    else:
-        n_vv = n_vv + high
-    st(k, j, 0, n_vv)
+    s = at.system(lossless)
+    v, w = ld(b, j, at.V), ld(b, j, s.upper)
+    low, high = open_bounds(b, j, at.LOW, at.HIGH, v - ld(b, j, at.V_MIN), ld(b, j, at.V_MAX) - w)
+    st(k, j, 0, ld(k, j, 0) + low)
+    st(k, j, s.n_upper, ld(k, j, s.n_upper) + high)
 
 
 @in_place
@@ -60,11 +52,8 @@ def force(b, j, smu, lossless):
 @in_place
 def step(b, j, smu, corrector, lossless, found):
     """Longest step and sum of ds dz."""
-    dv = ld(b, j, at.DV)
-    found = longest(found, bound_step(b, j, at.LOW, dv, smu, corrector))
-    if lossless is not None:
-        dv = ld(b, j, at.DVH)
-    return longest(found, bound_step(b, j, at.HIGH, -dv, smu, corrector))
+    found = longest(found, bound_step(b, j, at.LOW, ld(b, j, at.DV), smu, corrector))
+    return longest(found, bound_step(b, j, at.HIGH, -ld(b, j, at.system(lossless).d_upper), smu, corrector))
 
 
 @in_place
@@ -76,10 +65,7 @@ def move_lower(b, j, alpha):
 @in_place
 def move_upper(b, j, alpha, lossless):
     """Move the multiplier of v_max; share of the gap."""
-    v = ld(b, j, at.V)
-    if lossless is not None:
-        v = ld(b, j, at.VH)
-    return move_bound(b, j, at.HIGH, alpha, ld(b, j, at.V_MAX) - v)
+    return move_bound(b, j, at.HIGH, alpha, ld(b, j, at.V_MAX) - ld(b, j, at.system(lossless).upper))
 
 
 @in_place
@@ -123,11 +109,10 @@ def seed(b, j, lane, on_v):
 @in_place
 def take(b, given, gradient, row, j, lane, lossless):
     """Gradients of the limits: curvature, multiplier over slack, times what the voltage is worth; their sum."""
-    v, dv = get(b, j, at.V, lane), get(b, j, at.DV, lane)
-    low = get(b, j, at.LOW, lane) / (v - get(b, j, at.V_MIN, lane)) * dv
-    if lossless is not None:
-        v, dv = get(b, j, at.VH, lane), get(b, j, at.DVH, lane)
-    high = get(b, j, at.HIGH, lane) / (get(b, j, at.V_MAX, lane) - v) * dv
+    s = at.system(lossless)
+    v, w = get(b, j, at.V, lane), get(b, j, s.upper, lane)
+    low = get(b, j, at.LOW, lane) / (v - get(b, j, at.V_MIN, lane)) * get(b, j, at.DV, lane)
+    high = get(b, j, at.HIGH, lane) / (get(b, j, at.V_MAX, lane) - w) * get(b, j, s.d_upper, lane)
     gradient.bus[at.V_MIN_PU, row, j] = 2.0 * given.bus[row, at.V_MIN_PU, j] * low
     gradient.bus[at.V_MAX_PU, row, j] = 2.0 * given.bus[row, at.V_MAX_PU, j] * high
     return low + high
