@@ -39,9 +39,9 @@ def accepted_at_price(
     lambda_corr > 0: without it, a price at which a trade is cut does not say by how much.
 
     Args:
-        proposed_kw: Arrays of NumPy, or tensors of torch, which then have gradients: only what both can do is used.
+        proposed_kw: Arrays of NumPy, or tensors of torch, which then have gradients.
     """
-    sign = (proposed_kw > 0) * 1.0 - (proposed_kw < 0) * 1.0
+    sign = np.sign(proposed_kw) if isinstance(proposed_kw, np.ndarray) else proposed_kw.sign()
     short = sign * (energy_at_lmp * lmp_per_kwh - price_per_kwh) - kappa_per_kwh
     cut = (short / (2.0 * lambda_corr_per_kw2h)).clip(0.0)
     return sign * (abs(proposed_kw) - cut).clip(0.0)
