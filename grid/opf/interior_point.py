@@ -94,8 +94,8 @@ class InteriorPointOpf:
 
     def solution(self, answer: Answer, batch: tuple[int, ...]) -> OpfSolution:
         """The answers in the shape of the problems."""
-        of_devices = answer.device.reshape(-1, *batch, len(self.device_bus))
-        of_buses = answer.bus.reshape(-1, *batch, self.feeder.n_bus)
+        of_devices = answer.device.reshape(len(layout.OF_DEVICES), *batch, len(self.device_bus))
+        of_buses = answer.bus.reshape(len(layout.OF_BUSES), *batch, self.feeder.n_bus)
         return OpfSolution(
             **dict(zip(layout.OF_DEVICES, of_devices, strict=True)),
             **dict(zip(layout.OF_BUSES, of_buses, strict=True)),

@@ -56,8 +56,10 @@ def backward(w, tree, settings, lossless, corrector):
         flow, flow_hat = (-(r * r + x * x), 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x)
         if corrector is None:
             constraints.curve_bus(b, k, j, lossless)
+        e_v, e_h = right_of_voltages(b, k, j, smu, lossless, corrector)
+        if corrector is None:
             fill(w, t, tree, settings, j, flow, flow_hat, lossless)
-        fill_right(w, t, tree, j, flow, flow_hat, smu, lossless, corrector)
+        fill_right(w, t, tree, j, flow, flow_hat, e_v, e_h, smu, lossless, corrector)
         if corrector is None:
             eliminate(w, t, j, a, lossless)
         for i in range(s.eliminated):
@@ -155,35 +157,47 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
 
 
 @in_place
-def fill_right(w, t, tree, j, flow, flow_hat, smu, lossless, corrector):
+def right_of_voltages(b, k, j, smu, lossless, corrector):
+    """Right-hand sides of v and vh of bus j, once the voltage drop is put in: e = r - N F."""
+    s = at.system(lossless)
+    zero = 0.0 * smu
+    r_v, r_h = zero, zero
+    if corrector is not None:
+        r_v, r_h = constraints.force_bus(b, j, smu, lossless)
+    n_vv, f_v = ld(k, j, 0), ld(b, j, at.FV)
+    e_v = ld(k, j, s.rhs) + r_v - n_vv * f_v
+    e_h = zero
+    if lossless is not None:
+        n_vh, n_hh, g_v = ld(k, j, 1), ld(k, j, s.kept + 1), ld(b, j, at.GV)
+        e_v = e_v - n_vh * g_v
+        e_h = ld(k, j, s.rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
+    return e_v, e_h
+
+
+@in_place
+def fill_right(w, t, tree, j, flow, flow_hat, e_v, e_h, smu, lossless, corrector):
     """The right-hand side of line j, in the column after the matrix."""
     b, k, s = w.bus, w.block, at.system(lossless)
     v, y_a, right = s.eliminated, s.eliminated + s.v, s.size
     zero = 0.0 * smu
-    r_v, r_h = zero, zero
     if corrector is None:
         for i in range(s.x):
             st(t, i, right, zero)
         st(t, v, right, zero)
     else:
-        r_v, r_h = constraints.force_bus(b, j, smu, lossless)
         constraints.force_line(b, t, tree, j, smu, lossless)
-    n_vv, f_v = ld(k, j, 0), ld(b, j, at.FV)
-    e_v = ld(k, j, s.rhs) + r_v - n_vv * f_v
-    if lossless is not None:
-        n_vh, n_hh, g_v = ld(k, j, 1), ld(k, j, s.kept + 1), ld(b, j, at.GV)
-        e_v = e_v - n_vh * g_v
-        e_h = ld(k, j, s.rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
-        for i in range(2):
-            st(t, 3 + i, right, ld(t, 3 + i, right) - flow_hat[i] * e_h)
-        st(t, v + 1, right, e_h)
     for i in range(3):
         st(t, i, right, ld(t, i, right) - flow[i] * e_v)
     st(t, v, right, ld(t, v, right) + e_v)
+    if lossless is not None:
+        for i in range(2):
+            st(t, 3 + i, right, ld(t, 3 + i, right) - flow_hat[i] * e_h)
+        st(t, v + 1, right, e_h)
+    f_v = ld(b, j, at.FV)
     for y in range(s.y):
         r_y = ld(k, j, s.rhs + s.v + y) - ld(k, j, s.v + y) * f_v
         if lossless is not None:
-            r_y = r_y - ld(k, j, s.kept + s.v + y) * g_v
+            r_y = r_y - ld(k, j, s.kept + s.v + y) * ld(b, j, at.GV)
         st(t, s.x + y, right, r_y)
         st(t, y_a + y, right, zero)
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 from peergrid.grid.compiled import in_place
 from peergrid.grid.opf.kernel import layout as at
 from peergrid.grid.opf.kernel.constraints import flow_cone, injections, lossless_rating, rating, voltage
-from peergrid.grid.opf.kernel.lanes import get, st
+from peergrid.grid.opf.kernel.lanes import get, ld, st
 from peergrid.grid.opf.kernel.units import LARGEST_RATING_PU
 
 # --- At a bus.
@@ -145,12 +145,14 @@ def force_line(b, t, tree, j, smu, lossless):
 @in_place
 def step_line(b, tree, j, dx, smu, corrector, lossless, found):
     """Longest step and sum of ds dz, given the directions (l, P, Q, Ph, Qh)."""
-    found = voltage.step(b, j, smu, corrector, lossless, found)
-    found = flow_cone.step(b, tree, j, dx, corrector, found)
+    a = tree.parent[j]
+    dv, v_a, dv_a = ld(b, j, at.DV), ld(b, a, at.V), ld(b, a, at.DV)
+    found = voltage.step(b, j, dv, smu, corrector, lossless, found)
+    found = flow_cone.step(b, j, dx, v_a, dv_a, corrector, found)
     if tree.rated[j]:
         found = rating.step(b, j, dx, smu, corrector, found)
         if lossless is not None:
-            found = lossless_rating.step(b, tree, j, dx, corrector, found)
+            found = lossless_rating.step(b, j, dx, v_a, dv_a, corrector, found)
     return found
 
 
