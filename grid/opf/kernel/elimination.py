@@ -114,7 +114,7 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
         for c in range(i, s.size):
             st(t, i, c, zero)
     of_l = PROXIMAL_OF_L * settings.proximal * (r * r + x * x)
-    constraints.curve_line(b, t, tree, j, settings.proximal, of_l, lossless)
+    on_v = constraints.curve_line(b, t, tree, j, settings.proximal, of_l, lossless)
     # The bus's own block, its voltages substituted.
     n_vv = ld(k, j, 0)
     for i in range(3):
@@ -123,7 +123,7 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
         for y in range(s.y):
             st(t, i, s.x + y, -flow[i] * ld(k, j, s.v + y))
         st(t, i, v, ld(t, i, v) - flow[i] * n_vv)
-    st(t, v, v, ld(t, v, v) + n_vv)
+    st(t, v, v, on_v + n_vv)
     if lossless is not None:
         n_vh, n_hh = ld(k, j, 1), ld(k, j, s.kept + 1)
         for i in range(3):
@@ -307,10 +307,10 @@ def forward(w, tree, lossless, corrector):
     smu = ld(b, n, at.CENTRING)
     zero = 0.0 * smu
     found = (zero, zero)
-    dx = (zero, zero, zero, zero, zero)
+    dl, dp, dq, dp_h, dq_h = zero, zero, zero, zero, zero
     for j in range(n):
         if j > 0:
-            dx = directions(w, tree, j, lossless)
+            dl, dp, dq, dp_h, dq_h = directions(w, tree, j, lossless)
         else:
             directions_at_root(w, lossless)
         price_p, price_q = ld(b, j, at.NP), ld(b, j, at.NQ)
@@ -320,11 +320,11 @@ def forward(w, tree, lossless, corrector):
         if j == 0:
             continue
         if corrector is not None:
-            st(b, j, at.DL, dx[0])
-            st(b, j, at.DP, dx[1])
-            st(b, j, at.DQ, dx[2])
+            st(b, j, at.DL, dl)
+            st(b, j, at.DP, dp)
+            st(b, j, at.DQ, dq)
             if lossless is not None:
-                st(b, j, at.DPH, dx[3])
-                st(b, j, at.DQH, dx[4])
-        found = constraints.step_line(b, tree, j, dx, smu, corrector, lossless, found)
+                st(b, j, at.DPH, dp_h)
+                st(b, j, at.DQH, dq_h)
+        found = constraints.step_line(b, tree, j, (dl, dp, dq, dp_h, dq_h), smu, corrector, lossless, found)
     return found

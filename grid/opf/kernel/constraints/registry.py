@@ -113,7 +113,7 @@ def force_bus(b, j, smu, lossless):
 
 @in_place
 def curve_line(b, t, tree, j, proximal, proximal_of_l, lossless):
-    """Curvature on the line's variables, proximal terms included, and on the sending bus's voltage."""
+    """Curvature on the line's variables, proximal terms included; returns that on the sending bus's voltage."""
     v = at.system(lossless).eliminated
     scaled = flow_cone.scaling(b, j)
     on_l, on_v = flow_cone.diagonal(scaled)
@@ -125,7 +125,7 @@ def curve_line(b, t, tree, j, proximal, proximal_of_l, lossless):
         st(t, 4, 4, proximal)
         if tree.rated[j]:
             on_v = on_v + lossless_rating.curve(b, t, j, v, proximal)
-    st(t, v, v, on_v)
+    return on_v
 
 
 @in_place
