@@ -56,8 +56,10 @@ def backward(w, tree, settings, lossless, corrector):
         flow, flow_hat = (-(r * r + x * x), 2.0 * r, 2.0 * x), (2.0 * r, 2.0 * x)
         if corrector is None:
             constraints.curve_bus(b, k, j, lossless)
+        e_v, e_h = right_of_voltages(b, k, j, smu, lossless, corrector)
+        if corrector is None:
             fill(w, t, tree, settings, j, flow, flow_hat, lossless)
-        fill_right(w, t, tree, j, flow, flow_hat, smu, lossless, corrector)
+        fill_right(w, t, tree, j, flow, flow_hat, e_v, e_h, smu, lossless, corrector)
         if corrector is None:
             eliminate(w, t, j, a, lossless)
         for i in range(s.eliminated):
@@ -112,7 +114,7 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
         for c in range(i, s.size):
             st(t, i, c, zero)
     of_l = PROXIMAL_OF_L * settings.proximal * (r * r + x * x)
-    constraints.curve_line(b, t, tree, j, settings.proximal, of_l, lossless)
+    on_v = constraints.curve_line(b, t, tree, j, settings.proximal, of_l, lossless)
     # The bus's own block, its voltages substituted.
     n_vv = ld(k, j, 0)
     for i in range(3):
@@ -121,7 +123,7 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
         for y in range(s.y):
             st(t, i, s.x + y, -flow[i] * ld(k, j, s.v + y))
         st(t, i, v, ld(t, i, v) - flow[i] * n_vv)
-    st(t, v, v, ld(t, v, v) + n_vv)
+    st(t, v, v, on_v + n_vv)
     if lossless is not None:
         n_vh, n_hh = ld(k, j, 1), ld(k, j, s.kept + 1)
         for i in range(3):
@@ -155,35 +157,47 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
 
 
 @in_place
-def fill_right(w, t, tree, j, flow, flow_hat, smu, lossless, corrector):
+def right_of_voltages(b, k, j, smu, lossless, corrector):
+    """Right-hand sides of v and vh of bus j, once the voltage drop is put in: e = r - N F."""
+    s = at.system(lossless)
+    zero = 0.0 * smu
+    r_v, r_h = zero, zero
+    if corrector is not None:
+        r_v, r_h = constraints.force_bus(b, j, smu, lossless)
+    n_vv, f_v = ld(k, j, 0), ld(b, j, at.FV)
+    e_v = ld(k, j, s.rhs) + r_v - n_vv * f_v
+    e_h = zero
+    if lossless is not None:
+        n_vh, n_hh, g_v = ld(k, j, 1), ld(k, j, s.kept + 1), ld(b, j, at.GV)
+        e_v = e_v - n_vh * g_v
+        e_h = ld(k, j, s.rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
+    return e_v, e_h
+
+
+@in_place
+def fill_right(w, t, tree, j, flow, flow_hat, e_v, e_h, smu, lossless, corrector):
     """The right-hand side of line j, in the column after the matrix."""
     b, k, s = w.bus, w.block, at.system(lossless)
     v, y_a, right = s.eliminated, s.eliminated + s.v, s.size
     zero = 0.0 * smu
-    r_v, r_h = zero, zero
     if corrector is None:
         for i in range(s.x):
             st(t, i, right, zero)
         st(t, v, right, zero)
     else:
-        r_v, r_h = constraints.force_bus(b, j, smu, lossless)
         constraints.force_line(b, t, tree, j, smu, lossless)
-    n_vv, f_v = ld(k, j, 0), ld(b, j, at.FV)
-    e_v = ld(k, j, s.rhs) + r_v - n_vv * f_v
-    if lossless is not None:
-        n_vh, n_hh, g_v = ld(k, j, 1), ld(k, j, s.kept + 1), ld(b, j, at.GV)
-        e_v = e_v - n_vh * g_v
-        e_h = ld(k, j, s.rhs + 1) + r_h - n_vh * f_v - n_hh * g_v
-        for i in range(2):
-            st(t, 3 + i, right, ld(t, 3 + i, right) - flow_hat[i] * e_h)
-        st(t, v + 1, right, e_h)
     for i in range(3):
         st(t, i, right, ld(t, i, right) - flow[i] * e_v)
     st(t, v, right, ld(t, v, right) + e_v)
+    if lossless is not None:
+        for i in range(2):
+            st(t, 3 + i, right, ld(t, 3 + i, right) - flow_hat[i] * e_h)
+        st(t, v + 1, right, e_h)
+    f_v = ld(b, j, at.FV)
     for y in range(s.y):
         r_y = ld(k, j, s.rhs + s.v + y) - ld(k, j, s.v + y) * f_v
         if lossless is not None:
-            r_y = r_y - ld(k, j, s.kept + s.v + y) * g_v
+            r_y = r_y - ld(k, j, s.kept + s.v + y) * ld(b, j, at.GV)
         st(t, s.x + y, right, r_y)
         st(t, y_a + y, right, zero)
 
@@ -293,10 +307,10 @@ def forward(w, tree, lossless, corrector):
     smu = ld(b, n, at.CENTRING)
     zero = 0.0 * smu
     found = (zero, zero)
-    dx = (zero, zero, zero, zero, zero)
+    dl, dp, dq, dp_h, dq_h = zero, zero, zero, zero, zero
     for j in range(n):
         if j > 0:
-            dx = directions(w, tree, j, lossless)
+            dl, dp, dq, dp_h, dq_h = directions(w, tree, j, lossless)
         else:
             directions_at_root(w, lossless)
         price_p, price_q = ld(b, j, at.NP), ld(b, j, at.NQ)
@@ -306,11 +320,11 @@ def forward(w, tree, lossless, corrector):
         if j == 0:
             continue
         if corrector is not None:
-            st(b, j, at.DL, dx[0])
-            st(b, j, at.DP, dx[1])
-            st(b, j, at.DQ, dx[2])
+            st(b, j, at.DL, dl)
+            st(b, j, at.DP, dp)
+            st(b, j, at.DQ, dq)
             if lossless is not None:
-                st(b, j, at.DPH, dx[3])
-                st(b, j, at.DQH, dx[4])
-        found = constraints.step_line(b, tree, j, dx, smu, corrector, lossless, found)
+                st(b, j, at.DPH, dp_h)
+                st(b, j, at.DQH, dq_h)
+        found = constraints.step_line(b, tree, j, (dl, dp, dq, dp_h, dq_h), smu, corrector, lossless, found)
     return found

@@ -38,7 +38,8 @@ def start(b, tree, j, lane):
 @in_place
 def open_line(b, tree, j):
     """Scaling."""
-    open_cone(b, j, at.FLOW, ld(b, j, at.P), ld(b, j, at.Q), ld(b, j, at.L), ld(b, tree.parent[j], at.V))
+    v_a = ld(b, tree.parent[j], at.V)
+    open_cone(b, j, at.FLOW, ld(b, j, at.P), ld(b, j, at.Q), ld(b, j, at.L), v_a)
 
 
 @in_place
@@ -86,11 +87,10 @@ def force(b, t, tree, j, v, rhs, smu):
 
 
 @in_place
-def step(b, tree, j, dx, corrector, found):
+def step(b, j, dx, v_a, dv_a, corrector, found):
     """Longest step and sum of ds dz."""
-    a = tree.parent[j]
-    p, q, l, v_a = ld(b, j, at.P), ld(b, j, at.Q), ld(b, j, at.L), ld(b, a, at.V)
-    return longest(found, cone_step(b, j, at.FLOW, p, q, l, v_a, dx[1], dx[2], dx[0], ld(b, a, at.DV), corrector))
+    p, q, l = ld(b, j, at.P), ld(b, j, at.Q), ld(b, j, at.L)
+    return longest(found, cone_step(b, j, at.FLOW, p, q, l, v_a, dx[1], dx[2], dx[0], dv_a, corrector))
 
 
 @in_place

@@ -63,12 +63,10 @@ def force(b, t, tree, j, v, rhs, smu):
 
 
 @in_place
-def step(b, tree, j, dx, corrector, found):
+def step(b, j, dx, v_a, dv_a, corrector, found):
     """Longest step and sum of ds dz; l_max doesn't move."""
-    a = tree.parent[j]
-    p, q, l, v_a = ld(b, j, at.PH), ld(b, j, at.QH), ld(b, j, at.L_MAX), ld(b, a, at.V)
-    dp, dq, dl, dv = dx[3], dx[4], 0.0 * dx[3], ld(b, a, at.DV)
-    return longest(found, cone_step(b, j, at.FLOW_HAT, p, q, l, v_a, dp, dq, dl, dv, corrector))
+    p, q, l = ld(b, j, at.PH), ld(b, j, at.QH), ld(b, j, at.L_MAX)
+    return longest(found, cone_step(b, j, at.FLOW_HAT, p, q, l, v_a, dx[3], dx[4], 0.0 * dx[3], dv_a, corrector))
 
 
 @in_place

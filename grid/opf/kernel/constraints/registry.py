@@ -24,7 +24,7 @@ from __future__ import annotations
 from peergrid.grid.compiled import in_place
 from peergrid.grid.opf.kernel import layout as at
 from peergrid.grid.opf.kernel.constraints import flow_cone, injections, lossless_rating, rating, voltage
-from peergrid.grid.opf.kernel.lanes import get, st
+from peergrid.grid.opf.kernel.lanes import get, ld, st
 from peergrid.grid.opf.kernel.units import LARGEST_RATING_PU
 
 # --- At a bus.
@@ -113,7 +113,7 @@ def force_bus(b, j, smu, lossless):
 
 @in_place
 def curve_line(b, t, tree, j, proximal, proximal_of_l, lossless):
-    """Curvature on the line's variables, proximal terms included, and on the sending bus's voltage."""
+    """Curvature on the line's variables, proximal terms included; returns that on the sending bus's voltage."""
     v = at.system(lossless).eliminated
     scaled = flow_cone.scaling(b, j)
     on_l, on_v = flow_cone.diagonal(scaled)
@@ -125,7 +125,7 @@ def curve_line(b, t, tree, j, proximal, proximal_of_l, lossless):
         st(t, 4, 4, proximal)
         if tree.rated[j]:
             on_v = on_v + lossless_rating.curve(b, t, j, v, proximal)
-    st(t, v, v, on_v)
+    return on_v
 
 
 @in_place
@@ -145,12 +145,14 @@ def force_line(b, t, tree, j, smu, lossless):
 @in_place
 def step_line(b, tree, j, dx, smu, corrector, lossless, found):
     """Longest step and sum of ds dz, given the directions (l, P, Q, Ph, Qh)."""
-    found = voltage.step(b, j, smu, corrector, lossless, found)
-    found = flow_cone.step(b, tree, j, dx, corrector, found)
+    a = tree.parent[j]
+    dv, v_a, dv_a = ld(b, j, at.DV), ld(b, a, at.V), ld(b, a, at.DV)
+    found = voltage.step(b, j, dv, smu, corrector, lossless, found)
+    found = flow_cone.step(b, j, dx, v_a, dv_a, corrector, found)
     if tree.rated[j]:
         found = rating.step(b, j, dx, smu, corrector, found)
         if lossless is not None:
-            found = lossless_rating.step(b, tree, j, dx, corrector, found)
+            found = lossless_rating.step(b, j, dx, v_a, dv_a, corrector, found)
     return found
 
 

@@ -50,9 +50,9 @@ def force(b, j, smu, lossless):
 
 
 @in_place
-def step(b, j, smu, corrector, lossless, found):
+def step(b, j, dv, smu, corrector, lossless, found):
     """Longest step and sum of ds dz."""
-    found = longest(found, bound_step(b, j, at.LOW, ld(b, j, at.DV), smu, corrector))
+    found = longest(found, bound_step(b, j, at.LOW, dv, smu, corrector))
     return longest(found, bound_step(b, j, at.HIGH, -ld(b, j, at.system(lossless).d_upper), smu, corrector))
 
 
