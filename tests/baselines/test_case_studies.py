@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from peergrid.baselines.case_studies import (
+from peergrid.baselines.entry import console_for_tables
+from peergrid.baselines.studies.case_studies import (
     CASES,
     MARKET_COLUMNS,
     NETWORK_COLUMNS,
@@ -19,7 +20,6 @@ from peergrid.baselines.case_studies import (
     summarise,
     table,
 )
-from peergrid.baselines.entry import console_for_tables
 from peergrid.envs.p2p_trading.scenario import load_scenario
 
 SCENARIO = load_scenario("ieee33_communities", market=replace(load_scenario("ieee33").market, mechanism="direct"))

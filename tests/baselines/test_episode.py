@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peergrid.baselines.episode import PARTS, Episode, play_episode, tables, write_tables
-from peergrid.baselines.policies import RandomPolicy, Truthful
+from peergrid.baselines.episode.p2p import PARTS, Episode, play_episode, tables, write_tables
+from peergrid.baselines.policies.fixed import RandomPolicy, Truthful
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.mechanisms import pairs_kw
 from peergrid.envs.p2p_trading.scenario import load_scenario

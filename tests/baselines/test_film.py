@@ -5,7 +5,7 @@ import pytest
 from matplotlib.animation import FFMpegWriter
 from PIL import Image
 
-from peergrid.baselines.film import write_film
+from peergrid.baselines.episode.film import write_film
 from peergrid.grid.errors import CannotFilm
 
 

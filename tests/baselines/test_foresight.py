@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.baselines.cases import Case2, Case3, environment_for
-from peergrid.baselines.foresight import Foresighted, NetworkMpc, Strategic
-from peergrid.baselines.learned import policy_of
-from peergrid.baselines.play import play_all, play_day
-from peergrid.baselines.policies import NoTrade
-from peergrid.baselines.score import optimal_welfare, score
+from peergrid.baselines.episode.play import play_all, play_day
+from peergrid.baselines.policies.cases import Case2, Case3, environment_for
+from peergrid.baselines.policies.fixed import NoTrade
+from peergrid.baselines.policies.foresight import Foresighted, NetworkMpc, Strategic
+from peergrid.baselines.policies.learned import policy_of
+from peergrid.baselines.scoring.score import optimal_welfare, score
 from peergrid.envs.microgrid import marginal_value
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.baselines.learned import LearnedPolicy, load_policy
-from peergrid.baselines.play import play_all
-from peergrid.baselines.references import References
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.learned import LearnedPolicy, load_policy
+from peergrid.baselines.scoring.references import References
 from peergrid.baselines.training.gradients import (
     STORED,
     Climber,

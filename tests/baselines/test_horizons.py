@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from peergrid.baselines.entry import console_for_tables, write_json
-from peergrid.baselines.horizons import HorizonSettings, Point, draw, learned, measure, measured, table
-from peergrid.baselines.jobs import DONE, RESULT, RUN
-from peergrid.baselines.references import References
+from peergrid.baselines.entry import console_for_tables
+from peergrid.baselines.scoring.references import References
+from peergrid.baselines.studies.horizons import HorizonSettings, Point, draw, learned, measure, measured, table
+from peergrid.baselines.studies.jobs import DONE, RESULT, RUN
 from peergrid.envs.common.configuration import read_file
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError
+from peergrid.grid.files import write_json
 
 SETTINGS = HorizonSettings(
     scenarios=["ieee33", "ieee69"], policies=["foresighted"], predictors=["transformer", "oracle"], horizons=[0, 1, 4]

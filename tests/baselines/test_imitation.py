@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.play import play_all
-from peergrid.baselines.policies import Truthful
-from peergrid.baselines.references import References
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.fixed import Truthful
+from peergrid.baselines.policies.learned import load_policy
+from peergrid.baselines.scoring.references import References
 from peergrid.baselines.training.imitation import ImitationSettings, Student, Teacher, play_day
-from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn, player_of
+from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn
+from peergrid.envs.p2p_trading.players import player_of
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError

@@ -18,16 +18,16 @@ from omegaconf import OmegaConf
 from threadpoolctl import threadpool_info
 
 from peergrid.baselines import train as train_entry
-from peergrid.baselines.collect import collect, marl_eval, scores
 from peergrid.baselines.entry import settings_from
+from peergrid.baselines.episode.play import play_all, play_day
 from peergrid.baselines.evaluate import EvaluateSettings
-from peergrid.baselines.jobs import DONE, FAILED, run_job
-from peergrid.baselines.learned import LearnedPolicy, load_policy, policy_of, save_policy
-from peergrid.baselines.play import play_all, play_day
-from peergrid.baselines.policies import NoTrade, Truthful
-from peergrid.baselines.references import References, references, score_policy
+from peergrid.baselines.policies.fixed import NoTrade, Truthful
+from peergrid.baselines.policies.learned import LearnedPolicy, load_policy, policy_of, save_policy
 from peergrid.baselines.run_policy import RunPolicySettings
-from peergrid.baselines.score import optimal_welfare
+from peergrid.baselines.scoring.references import References, references, score_policy
+from peergrid.baselines.scoring.score import optimal_welfare
+from peergrid.baselines.studies.collect import collect, marl_eval, scores
+from peergrid.baselines.studies.jobs import DONE, FAILED, run_job
 from peergrid.baselines.train import TrainSettings
 from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
@@ -204,7 +204,7 @@ def test_policies_are_found_by_name_by_file_and_by_attribute(tmp_path, known):
     train(tmp_path, known, steps=48)
     assert isinstance(policy_of(str(tmp_path / "policy.safetensors")), LearnedPolicy)
     assert isinstance(policy_of("truthful"), Truthful)
-    assert isinstance(policy_of("peergrid.baselines.policies:NoTrade"), NoTrade)
+    assert isinstance(policy_of("peergrid.baselines.policies.fixed:NoTrade"), NoTrade)
     with pytest.raises(UnknownName, match="Did you mean 'truthful'"):
         policy_of("truthfull")
 
@@ -296,7 +296,7 @@ def test_a_job_keeps_to_its_threads(tmp_path):
 def test_what_a_job_loads_keeps_to_its_threads_too(tmp_path):
     code = f"""
 import sys
-from peergrid.baselines.jobs import run_job
+from peergrid.baselines.studies.jobs import run_job
 
 def work(folder):
     assert "torch" not in sys.modules

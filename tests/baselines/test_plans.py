@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.baselines.plans import DayPlan, Optimum
-from peergrid.baselines.play import play_day
-from peergrid.baselines.policies import NoTrade, Optimal, Planned, Truthful
-from peergrid.baselines.score import optimal_welfare, score, score_interval
+from peergrid.baselines.episode.play import play_day
+from peergrid.baselines.policies.fixed import NoTrade, Optimal, Planned, Truthful
+from peergrid.baselines.policies.plans import DayPlan, Optimum
+from peergrid.baselines.scoring.score import optimal_welfare, score, score_interval
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.grid.errors import PeergridError

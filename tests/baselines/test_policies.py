@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from pettingzoo import ParallelEnv
 
-from peergrid.baselines.cases import Case3CutOnly
-from peergrid.baselines.foresight import Foresighted, NetworkMpc
-from peergrid.baselines.play import play_day
-from peergrid.baselines.policies import (
+from peergrid.baselines.episode.play import play_day
+from peergrid.baselines.policies.cases import Case3CutOnly
+from peergrid.baselines.policies.fixed import (
     FORGETTING,
     MARGIN_RATE,
     Adaptive,
@@ -25,6 +24,7 @@ from peergrid.baselines.policies import (
     ZeroIntelligence,
     community_export,
 )
+from peergrid.baselines.policies.foresight import Foresighted, NetworkMpc
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.microgrid import marginal_value

@@ -8,11 +8,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.policies import Truthful
-from peergrid.baselines.record import RecordSettings, record
-from peergrid.baselines.recorded import Dataset, Episodes, read_dataset
-from peergrid.baselines.references import References
+from peergrid.baselines.episode.recorded import Dataset, Episodes, read_dataset
+from peergrid.baselines.episode.recording import RecordSettings, record
+from peergrid.baselines.policies.fixed import Truthful
+from peergrid.baselines.policies.learned import load_policy
+from peergrid.baselines.scoring.references import References
 from peergrid.baselines.training.lesson import AlgoSettings, Lesson, learn
 from peergrid.baselines.training.offline import OfflineSettings, Reader, steps_of
 from peergrid.envs.p2p_trading.scenario import load_scenario

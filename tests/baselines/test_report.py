@@ -15,9 +15,9 @@ from rich.console import Console
 
 from peergrid.baselines import run_policy
 from peergrid.baselines.entry import TABLE_WIDTH
-from peergrid.baselines.episode import PARTS, Episode, play_episode
-from peergrid.baselines.policies import Truthful
-from peergrid.baselines.report import PAGE, page, page_data, write_page
+from peergrid.baselines.episode.p2p import PARTS, Episode, play_episode
+from peergrid.baselines.episode.report import PAGE, page, page_data, write_page
+from peergrid.baselines.policies.fixed import Truthful
 from peergrid.envs import p2p_trading_v0
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>\u2028\"'&{{data}}"

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peergrid.baselines.episode import Episode, play_episode
-from peergrid.baselines.policies import Truthful
-from peergrid.baselines.report import write_page
+from peergrid.baselines.episode.p2p import Episode, play_episode
+from peergrid.baselines.episode.report import write_page
+from peergrid.baselines.policies.fixed import Truthful
 from peergrid.envs import p2p_trading_v0
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from rliable.metrics import aggregate_iqm
 from rliable.metrics import probability_of_improvement as rliable_probability_of_improvement
 from scipy.stats import bootstrap
 
-from peergrid.baselines.statistics import (
+from peergrid.baselines.scoring.estimates import (
     estimate_score,
     interquartile_mean,
     performance_profile,

@@ -6,7 +6,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from peergrid.baselines.storage import interpolated, plan_storage
+from peergrid.baselines.policies.storage import interpolated, plan_storage
 from peergrid.envs.microgrid import Microgrids
 from peergrid.envs.p2p_trading.scenario import build_microgrids, load_scenario
 

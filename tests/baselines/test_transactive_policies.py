@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.baselines.transactive_policies import Myopic, Optimising, Scheduled
+from peergrid.baselines.policies.transactive import Myopic, Optimising, Scheduled
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.transactive.env import DSO, TransactiveMarket

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peergrid.baselines.transactive_admm import solve_hours
-from peergrid.baselines.transactive_play import play_day
-from peergrid.baselines.transactive_policies import Optimising
-from peergrid.baselines.transactive_study import (
+from peergrid.baselines.episode.transactive import play_day
+from peergrid.baselines.policies.transactive import Optimising
+from peergrid.baselines.studies.transactive_admm import solve_hours
+from peergrid.baselines.studies.transactive_study import (
     CASES,
     LOOP,
     NO_LOOP,

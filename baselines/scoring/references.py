@@ -12,15 +12,16 @@ import numpy as np
 from jaxtyping import Float
 
 import peergrid
-from peergrid.baselines.cases import environment_for
-from peergrid.baselines.entry import run_all, write_json
-from peergrid.baselines.play import play_day
-from peergrid.baselines.policies import NoTrade
-from peergrid.baselines.score import Scored, evaluate, optimal_welfare, score
+from peergrid.baselines.episode.play import play_day
+from peergrid.baselines.episode.processes import run_all
+from peergrid.baselines.policies.cases import environment_for
+from peergrid.baselines.policies.fixed import NoTrade
+from peergrid.baselines.scoring.score import Scored, evaluate, optimal_welfare, score
 from peergrid.envs.common.policy import Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.grid.errors import InvalidDataset
+from peergrid.grid.files import write_json
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,18 +16,19 @@ from pettingzoo import ParallelEnv
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from peergrid.baselines.policies import Truthful
+from peergrid.baselines.policies.fixed import Truthful
 from peergrid.envs.common.policy import Observations, Policy
 from peergrid.envs.common.registered import POLICIES
 from peergrid.envs.p2p_trading.env import P2PTrading
+from peergrid.envs.p2p_trading.players import PLAYERS
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint
+from peergrid.grid.files import write_whole
 from peergrid.grid.parts import resolve
 
 FORMAT = "peergrid policy 2"
 WEIGHTS = "policy.safetensors"
-PLAYERS = ("shared", "central", "solo")
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
 BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda x: np.clip(x, -1.0, 1.0), "tanh": np.tanh}
 
@@ -118,9 +119,8 @@ def save_policy(path: Path, actor: Actor, player: str, about: Mapping[str, Any])
     arrays = {f"weight {k}": np.ascontiguousarray(weight) for k, weight in enumerate(actor.weights)}
     arrays |= {f"bias {k}": np.ascontiguousarray(bias) for k, bias in enumerate(actor.biases)}
     told = json.dumps(known | {"about": dict(about)})
-    unfinished = path.with_suffix(".partial")
-    save_file(arrays, unfinished, metadata={"peergrid": told, "sha256": _digest(told, arrays)})
-    unfinished.replace(path)
+    metadata = {"peergrid": told, "sha256": _digest(told, arrays)}
+    write_whole(path, lambda unfinished: save_file(arrays, unfinished, metadata=metadata))
 
 
 def load_policy(path: str | Path) -> LearnedPolicy:

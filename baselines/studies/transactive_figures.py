@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from peergrid.baselines.transactive_admm import AdmmDay
-from peergrid.baselines.transactive_play import TransactiveDay
+from peergrid.baselines.episode.transactive import TransactiveDay
+from peergrid.baselines.studies.transactive_admm import AdmmDay
 from peergrid.envs.transactive.scenario import LoopSpec
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from peergrid.baselines.episode import PARTS, Episode
+from peergrid.baselines.episode.p2p import PARTS, Episode
 from peergrid.envs.common.drawing import buses_beyond, excesses, hours_of, layout_tree, minus, spread_lanes
 from peergrid.grid.dso import DsoStatus
 
-PAGE = files("peergrid.baselines") / "page"
+PAGE = files("peergrid.baselines.episode") / "page"
 # What would end the script element that holds the JSON, or begin another; as escapes JSON reads them back.
 ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from threadpoolctl import threadpool_limits
 
 import peergrid
-from peergrid.baselines.entry import write_json
+from peergrid.grid.files import write_json
 
 RUN, RESULT, DONE, FAILED = "run.json", "result.json", "DONE", "FAILED"
 # Where libraries look, when they are loaded, how many threads they may have.

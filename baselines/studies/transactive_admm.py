@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from peergrid.baselines.transactive_play import TransactiveDay
+from peergrid.baselines.episode.transactive import TransactiveDay
 from peergrid.envs.transactive.scenario import TransactiveScenario, build_dso
 from peergrid.grid.dso import DsoQuery
 from peergrid.grid.opf.admm import AdmmIterates, AdmmOpf

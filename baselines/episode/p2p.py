@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.common.policy import Policy
+from peergrid.envs.common.rollout import rollout_in
 from peergrid.envs.microgrid import Interval, diesel_cost, utility, wear
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.mechanisms import pairs_kw
@@ -117,13 +118,9 @@ def play_episode(env: P2PTrading, policy: Policy, day: int, after_each: Callable
     Args:
         after_each: Called after every interval, to take its picture.
     """
-    observations, _ = env.reset(options={"evaluation_day": day})
-    policy.begin(env)
     outcomes: list[Outcome] = []
-    while env.agents:
-        observations, *_ = env.step(policy.act(observations))
-        assert env.last_outcome is not None
-        outcomes.append(env.last_outcome)
+    for step in rollout_in(env, policy, day):
+        outcomes.append(step.outcome)
         if after_each is not None:
             after_each()
     return record(outcomes, env.simulation.running()[1], env.simulation.params)

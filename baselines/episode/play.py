@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from peergrid.envs.common.limits import VOLTAGE_TOLERANCE_PU
 from peergrid.envs.common.policy import BatchPolicy, Policy
+from peergrid.envs.common.rollout import rollout_in, rollout_of
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome, Params
@@ -49,28 +49,16 @@ class DayRecord:
 
 def play_day(env: P2PTrading, policy: Policy, day: int) -> DayRecord:
     """Play held-out day `day` to its end."""
-    observations, _ = env.reset(options={"evaluation_day": day})
-    policy.begin(env)
-    outcomes: list[Outcome] = []
-    policy_seconds = 0.0
-    while env.agents:
-        start = time.perf_counter()
-        actions = policy.act(observations)
-        policy_seconds += time.perf_counter() - start
-        observations, *_ = env.step(actions)
-        assert env.last_outcome is not None
-        outcomes.append(env.last_outcome)
-    return _record(outcomes, env, day, policy_seconds)
+    steps = list(rollout_in(env, policy, day))
+    return _record([s.outcome for s in steps], env, day, sum(s.deciding_seconds for s in steps))
 
 
 def play_all(simulation: Simulation, policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
     """Welfare of each held-out day, in currency: row k plays day `first` + k."""
     simulation.reset(options={"evaluation_day": first})
-    policy.begin_rows(simulation, np.ones(simulation.num_envs, dtype=bool))
     welfare = np.zeros(simulation.num_envs)
-    while not simulation.is_over.all():
-        _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
-        welfare += outcome.welfare
+    for step in rollout_of(simulation, policy):
+        welfare += step.outcome.welfare
     return welfare
 
 

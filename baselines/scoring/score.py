@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 from rich.table import Table
 
-from peergrid.baselines.plans import Optimum
-from peergrid.baselines.play import DayRecord, bus_hours_beyond_limits
+from peergrid.baselines.episode.play import DayRecord, bus_hours_beyond_limits
+from peergrid.baselines.policies.plans import Optimum
 from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid.errors import PeergridError

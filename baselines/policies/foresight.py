@@ -19,8 +19,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from peergrid.baselines.policies import MarketPolicy, targeting, within_limits
-from peergrid.baselines.storage import interpolated, plan_storage
+from peergrid.baselines.policies.fixed import MarketPolicy, targeting, within_limits
+from peergrid.baselines.policies.storage import interpolated, plan_storage
 from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import Interval, Microgrids, battery_reach, export_at, export_range
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from peergrid.baselines.play import DayRecord
+from peergrid.baselines.episode.play import DayRecord
 from peergrid.envs.common.network import build_feeder
 from peergrid.envs.p2p_trading.scenario import Scenario
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from pettingzoo import ParallelEnv
 
-from peergrid.baselines.plans import DayPlan, Optimum, Schedule
+from peergrid.baselines.policies.plans import DayPlan, Optimum, Schedule
 from peergrid.envs.common.entries import unbent
 from peergrid.envs.common.policy import Observations
 from peergrid.envs.common.rows import rows_of

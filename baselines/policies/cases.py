@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from peergrid.baselines.foresight import Foresighted, Plan, Rest, answers_of, followed, plan_against
-from peergrid.baselines.policies import MarketPolicy, Planned, targeting
+from peergrid.baselines.policies.fixed import MarketPolicy, Planned, targeting
+from peergrid.baselines.policies.foresight import Foresighted, Plan, Rest, answers_of, followed, plan_against
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.outlook import ask, expected, supposed

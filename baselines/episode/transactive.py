@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from peergrid.baselines.transactive_policies import TransactivePolicy
+from peergrid.baselines.policies.transactive import TransactivePolicy
+from peergrid.envs.common.rollout import rollout
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.envs.transactive.types import Outcome
 from peergrid.grid.dso import DsoStatus
@@ -67,8 +68,8 @@ def play_day(simulation: Transactive, policy: TransactivePolicy, day: int) -> Tr
     closed: list[Outcome] = []
     traces: list[HourTrace] = []
     trace, seconds = HourTrace(import_kw=[], root_per_kwh=[]), 0.0
-    while not simulation.is_over.any():
-        _, outcome = simulation.answer(policy.answer(simulation))
+    for step in rollout(simulation, lambda: policy.answer(simulation), simulation.answer):
+        outcome = step.outcome
         trace.import_kw.append(float(outcome.import_kw[0]))
         trace.root_per_kwh.append(float(outcome.root_per_kwh[0]))
         seconds += outcome.response.solve_seconds
