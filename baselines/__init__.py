@@ -1,7 +1,7 @@
 """Policies, training, scores and studies that step the environments.
 
-A module at the top is a command: its settings and its `main`. What it does lies in the rooms, each of which imports
-only those before it:
+A module at the top is a command, with its settings and its `main`; `entry.py` is what commands share. What a command
+does lies in the rooms, each of which imports only those before it:
 
     policies/    what chooses actions: fixed, planning, learned
     episode/     days played, what is kept of them, and how they are shown

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.common.batch import Batch
 from peergrid.envs.common.limits import VOLTAGE_TOLERANCE_PU
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.common.rollout import rollout_in, rollout_of
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Outcome, Params
 from peergrid.grid.dso import DsoStatus, is_curtailed
 
@@ -53,12 +54,12 @@ def play_day(env: P2PTrading, policy: Policy, day: int) -> DayRecord:
     return _record([s.outcome for s in steps], env, day, sum(s.deciding_seconds for s in steps))
 
 
-def play_all(simulation: Simulation, policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
-    """Welfare of each held-out day, in currency: row k plays day `first` + k."""
+def play_all(simulation: Batch[Any, Any, Any, Any], policy: BatchPolicy, first: int = 0) -> Float[np.ndarray, " day"]:
+    """Welfare of each held-out day of any market, in currency: row k plays day `first` + k."""
     simulation.reset(options={"evaluation_day": first})
     welfare = np.zeros(simulation.num_envs)
     for step in rollout_of(simulation, policy):
-        welfare += step.outcome.welfare
+        welfare[simulation.played] += step.outcome.welfare
     return welfare
 
 

@@ -17,12 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from peergrid.baselines.policies.fixed import Truthful
-from peergrid.envs.common.policy import Observations, Policy
+from peergrid.envs.common.batch import Batch
+from peergrid.envs.common.env import MarketEnv
+from peergrid.envs.common.policy import BatchPolicy, Observations, Policy
 from peergrid.envs.common.registered import POLICIES
-from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.players import PLAYERS
-from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.grid.files import write_whole
 from peergrid.grid.parts import resolve
@@ -68,8 +67,8 @@ def _each(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 class LearnedPolicy:
     """What was learned, acting for all microgrids.
 
-    Player "shared" acts for each microgrid apart, "central" for all at once, and "solo" for the first, while the
-    others are truthful.
+    Player "shared" acts for each microgrid apart, "central" for all at once, in whatever market it was learned, and
+    "solo" for the first microgrid of the P2P market, while the others are truthful.
     """
 
     def __init__(self, actor: Actor, player: str, about: Mapping[str, Any]) -> None:
@@ -78,12 +77,15 @@ class LearnedPolicy:
             about: What it was trained on.
         """
         self.actor, self.player, self.about = actor, player, dict(about)
-        self._others = Truthful()
-        self._market: P2PTrading | None = None
+        self._others: BatchPolicy = Truthful()
+        self._market: MarketEnv | None = None
 
     def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
-        self._market = env.unwrapped
-        self.begin_rows(self._market.simulation, np.ones(1, dtype=bool))
+        market = env.unwrapped
+        if not isinstance(market, MarketEnv):
+            raise TypeError(f"a learned policy plays markets, not {type(market).__name__}")
+        self._market = market
+        self.begin_rows(market.simulation, np.ones(1, dtype=bool))
 
     def act(self, observations: Observations) -> dict[str, np.ndarray]:
         assert self._market is not None, "begin() comes first"
@@ -91,7 +93,7 @@ class LearnedPolicy:
         actions = self.act_rows(self._market.simulation, seen[None])[0]
         return dict(zip(self._market.agents, actions, strict=True))
 
-    def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
+    def begin_rows(self, simulation: Batch[Any, Any, Any, Any], rows: Bool[np.ndarray, " batch"]) -> None:
         n = len(simulation.entries) * (simulation.n_agent if self.player == "central" else 1)
         if self.actor.n_seen != n:
             raise InvalidCheckpoint(f"the policy sees {self.actor.n_seen} numbers, and this scenario shows {n}")
@@ -102,7 +104,7 @@ class LearnedPolicy:
             )
 
     def act_rows(
-        self, simulation: Simulation, seen: Float32[np.ndarray, "batch agent entry"]
+        self, simulation: Batch[Any, Any, Any, Any], seen: Float32[np.ndarray, "batch agent entry"]
     ) -> Float[np.ndarray, "batch agent number"]:
         n_row, n_agent, n_entry = seen.shape
         if self.player == "solo":
@@ -110,7 +112,7 @@ class LearnedPolicy:
             actions[:, 0] = self.actor(seen[:, 0])
             return actions
         slots = seen.reshape(-1, n_entry) if self.player == "shared" else seen.reshape(n_row, -1)
-        return self.actor(slots).reshape(n_row, n_agent, N_ACTIONS)
+        return self.actor(slots).reshape(n_row, n_agent, -1)
 
 
 def save_policy(path: Path, actor: Actor, player: str, about: Mapping[str, Any]) -> None:

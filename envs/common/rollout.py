@@ -49,10 +49,12 @@ def rollout(
         yield Step(state=state, now=now, outcome=outcome, deciding_seconds=seconds)
 
 
-def rollout_of(simulation: Any, policy: BatchPolicy) -> Iterator[Step[Any, Any, Any]]:
-    """The steps of the episodes that have just begun in every row of a market, played by a policy."""
-    policy.begin_rows(simulation, np.ones(simulation.num_envs, dtype=bool))
-    return rollout(simulation, lambda: policy.act_rows(simulation, simulation.seen), simulation.step)
+def rollout_of(
+    batch: Batch[StateT, Any, NowT, OutcomeT], policy: BatchPolicy
+) -> Iterator[Step[StateT, NowT, OutcomeT]]:
+    """The steps of the episodes that have just begun in every row, played by a policy."""
+    policy.begin_rows(batch, np.ones(batch.num_envs, dtype=bool))
+    return rollout(batch, lambda: policy.act_rows(batch, batch.seen), batch.step)
 
 
 def rollout_in(env: MarketEnv, policy: Policy, day: int) -> Iterator[Step[Any, Any, Any]]:

@@ -347,7 +347,7 @@ def test_the_array_script_runs_its_line_of_the_list(tmp_path):
     (tmp_path / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "jobs.txt").write_text("scenario=ieee33 seed=0\nscenario=ieee69 algo=sac seed=1\n")
-    script = Path(__file__).resolve().parents[2] / "examples" / "slurm_array.sh"
+    script = Path(__file__).resolve().parents[3] / "examples" / "slurm_array.sh"
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2"}
     done = subprocess.run(
         ["bash", str(script), str(tmp_path / "jobs.txt")], capture_output=True, text=True, env=environment
