@@ -17,10 +17,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from peergrid.baselines.entry import console_for_tables, settings_from
-from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import LearnedPolicy, policy_of
-from peergrid.baselines.references import references, score_policy
-from peergrid.baselines.score import table
+from peergrid.baselines.policies.learned import LearnedPolicy, policy_of
+from peergrid.baselines.scoring.references import references, score_policy
+from peergrid.baselines.scoring.score import table
+from peergrid.baselines.studies.jobs import run_job
 from peergrid.command import command
 from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.parts import part_name

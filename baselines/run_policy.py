@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
-from peergrid.baselines.cases import environment_for
 from peergrid.baselines.entry import console_for_tables, settings_from
-from peergrid.baselines.episode import Episode, play_episode, write_tables
-from peergrid.baselines.film import write_film
-from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import policy_of
-from peergrid.baselines.report import day_facts, write_page
+from peergrid.baselines.episode.film import write_film
+from peergrid.baselines.episode.p2p import Episode, play_episode, write_tables
+from peergrid.baselines.episode.report import day_facts, write_page
+from peergrid.baselines.policies.cases import environment_for
+from peergrid.baselines.policies.learned import policy_of
+from peergrid.baselines.studies.jobs import run_job
 from peergrid.command import command
 from peergrid.envs.common.drawing import clock
 from peergrid.envs.p2p_trading.scenario import scenario_from_dict

@@ -19,11 +19,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from peergrid.baselines.entry import console_for_tables, settings_from
-from peergrid.baselines.jobs import run_job
-from peergrid.baselines.learned import PLAYERS, WEIGHTS, load_policy
-from peergrid.baselines.references import references, score_policy
+from peergrid.baselines.policies.learned import WEIGHTS, load_policy
+from peergrid.baselines.scoring.references import references, score_policy
+from peergrid.baselines.studies.jobs import run_job
 from peergrid.baselines.training.lesson import LIBRARIES, AlgoSettings, CurvePoint, Lesson, learn
 from peergrid.command import command
+from peergrid.envs.p2p_trading.players import PLAYERS
 from peergrid.envs.p2p_trading.scenario import scenario_from_dict
 from peergrid.grid.errors import UnknownName
 from peergrid.grid.parts import part_name, resolve

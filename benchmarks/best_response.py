@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from peergrid.baselines.learned import load_policy
+from peergrid.baselines.policies.learned import load_policy
 from peergrid.baselines.training.ppo import Learner, PpoSettings, play_day
+from peergrid.envs.common.rollout import rollout
 from peergrid.envs.p2p_trading.players import Solo
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
@@ -71,13 +72,16 @@ def held_out_days(test: Simulation, agent: str, policy: str, learner: Learner | 
     own = load_policy(policy)
     own.begin_rows(test, everywhere)
     gain = welfare = 0.0
-    while not test.is_over.all():
+
+    def choose() -> np.ndarray:
         acts = (
             own.act_rows(test, test.seen)[:, player.place] if learner is None else learner.actor_alone()(player.see())
         )
-        _, outcome = test.step(player.act(np.asarray(acts, dtype=np.float64)))
-        gain += float(outcome.gain[:, player.place].mean())
-        welfare += float(outcome.welfare.mean())
+        return player.act(np.asarray(acts, dtype=np.float64))
+
+    for step in rollout(test, choose, test.step):
+        gain += float(step.outcome.gain[:, player.place].mean())
+        welfare += float(step.outcome.welfare.mean())
     return gain, welfare
 
 

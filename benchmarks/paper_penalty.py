@@ -17,8 +17,8 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.baselines.case_studies import NO_TRADE, Job, play_case, summarise
-from peergrid.baselines.entry import run_all
+from peergrid.baselines.episode.processes import run_all
+from peergrid.baselines.studies.case_studies import NO_TRADE, Job, play_case, summarise
 from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 
 COEFFICIENTS = ((0.005, 0.1), (0.05, 1.0), (0.05, 10.0), (0.5, 1.0), (0.5, 10.0), (5.0, 10.0), (0.5, 100.0))

@@ -17,7 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from peergrid.baselines.foresight import Foresighted, Rest, answers_of, plan_against
+from peergrid.baselines.policies.foresight import Foresighted, Rest, answers_of, plan_against
+from peergrid.envs.common.rollout import rollout_of
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Predictor, no_prediction, oracle
 from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario
@@ -40,11 +41,10 @@ def main() -> None:
     simulation.reset(options={"evaluation_day": 0})
     params, policy = simulation.params, Foresighted()
     states, exports, prices = [], [], []
-    while not simulation.is_over.all():
-        states.append(simulation.running()[0])
-        _, outcome = simulation.step(policy.act_rows(simulation, simulation.seen))
-        exports.append(outcome.response.accepted_kw)
-        prices.append(outcome.response.price_per_kwh[:, params.agent_bus])
+    for step in rollout_of(simulation, policy):
+        states.append(step.state)
+        exports.append(step.outcome.response.accepted_kw)
+        prices.append(step.outcome.response.price_per_kwh[:, params.agent_bus])
     days = simulation.running()[1]
     export_kw, price = np.stack(exports, axis=2), np.stack(prices, axis=2)  # [row, agent, time]
 

@@ -41,7 +41,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from peergrid.baselines.transactive_policies import Optimising
+from peergrid.baselines.policies.transactive import Optimising
+from peergrid.envs.common.rollout import rollout
 from peergrid.envs.transactive.simulation import Transactive
 from peergrid.grid.dso import DsoResponse, DsoStatus
 from peergrid.grid.feeder import Feeder
@@ -186,8 +187,8 @@ def of_days(n_day: int) -> dict[str, Differences]:
     simulation.reset(options={"evaluation_day": 0})
     by_root: dict[str, list[Differences]] = {AT_LMP: [], OF_LOOP: []}
     with tqdm(total=n_day * simulation.params.intervals, desc="hours", leave=False, disable=None) as bar:
-        while not simulation.is_over.all():
-            _, outcome = simulation.answer(agents.answer(simulation), ~simulation.is_over)
+        for step in rollout(simulation, lambda: agents.answer(simulation), simulation.answer):
+            outcome = step.outcome
             closed = outcome.is_closed & (outcome.response.status == DsoStatus.OPTIMAL)
             bar.update(int(outcome.is_closed.sum()))
             answer, lmp_per_kwh = outcome.response, outcome.lmp_per_kwh

@@ -17,7 +17,7 @@ import hashlib
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ import peergrid.grid.opf
 from peergrid.grid import load_feeder
 from peergrid.grid.dso import SOLVERS, DsoQuery, Generators, OpfDso, Penalty
 from peergrid.grid.feeder import Feeder
+from peergrid.grid.files import write_whole
 from peergrid.grid.opf import OpfProblem, OpfSolution, OpfStatus, UpperVoltage
 from peergrid.grid.opf.problem import relaxation_gap
 from peergrid.grid.parts import resolve
@@ -346,6 +347,12 @@ def folder_of(args: argparse.Namespace) -> Path:
     return args.folder / f"{args.judged}-beside-{args.beside}-seed-{args.seed}-{state}"
 
 
+def save(path: Path, found: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a file of any name."""
+    with path.open("wb") as file:
+        np.savez(file, **found)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=20000)
@@ -366,9 +373,7 @@ def main() -> int:
     bar = tqdm(total=len(groups) * size, initial=(len(groups) - len(missing)) * size, unit="problem")
     with bar, multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         for group, found in pool.imap_unordered(work, missing):
-            unfinished = folder / "unfinished.npz"
-            np.savez(unfinished, **found)
-            unfinished.rename(folder / f"{group}.npz")
+            write_whole(folder / f"{group}.npz", partial(save, found=found))
             bar.update(size)
 
     files = [dict(np.load(folder / f"{group}.npz", allow_pickle=False)) for group in groups]

@@ -23,8 +23,8 @@ from rich.table import Table
 
 import peergrid
 from peergrid.baselines.entry import settings_from
-from peergrid.baselines.learned import Actor
-from peergrid.baselines.references import references
+from peergrid.baselines.policies.learned import Actor
+from peergrid.baselines.scoring.references import references
 from peergrid.baselines.train import TrainSettings
 from peergrid.baselines.training.lesson import LIBRARIES, Lesson, Progress
 from peergrid.envs.p2p_trading.scenario import scenario_from_dict

@@ -20,7 +20,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from peergrid.baselines.adapters.layers import actor_of
-from peergrid.baselines.learned import Actor, save_policy
+from peergrid.baselines.policies.learned import Actor, save_policy
 from peergrid.command import plainly
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.vector import shared_trading

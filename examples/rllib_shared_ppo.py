@@ -31,8 +31,8 @@ from ray.tune.registry import register_env
 
 from peergrid.baselines.adapters.rllib import AsMultiAgent
 from peergrid.baselines.entry import console_for_tables
-from peergrid.baselines.references import References, references, score_policy
-from peergrid.baselines.score import Scored, table
+from peergrid.baselines.scoring.references import References, references, score_policy
+from peergrid.baselines.scoring.score import Scored, table
 from peergrid.command import plainly
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.common.policy import Observations

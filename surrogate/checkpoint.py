@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidCheckpoint
-from peergrid.surrogate.files import write_whole
+from peergrid.grid.files import write_whole
 from peergrid.surrogate.model import FEATURES, DsoTransformer, ModelConfig
 from peergrid.surrogate.questions import network_digest
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from peergrid.envs.p2p_trading.scenario import Scenario, load_scenario
 from peergrid.grid.errors import InvalidDataset
-from peergrid.surrogate.files import write_whole
+from peergrid.grid.files import remove_unfinished, write_whole
 from peergrid.surrogate.questions import network_digest
 from peergrid.surrogate.samples import Samples, concatenate
 from peergrid.surrogate.sampling import FORMAT, PROPOSALS, Sampling, Shard, draw, draw_questions, operator_of
@@ -79,9 +79,9 @@ def make_dataset(
         "shards": found,
     }
     text = json.dumps(manifest, indent=2) + "\n"
-    write_whole(folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
-    for left in (*folder.glob("*.partial"), *folder.glob("*/*.partial")):  # by runs that were killed
-        left.unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"), InvalidDataset)
+    for place in (folder, *(folder / name for name in subsets)):
+        remove_unfinished(place)
     return manifest
 
 
@@ -136,7 +136,7 @@ def _keep(folder: Path, shard: Shard) -> dict[str, Any]:
             raise InvalidDataset(f"{path} was made with other settings: choose another folder, or delete it")
     else:
         samples = draw(shard)
-        write_whole(path, lambda unfinished: _write(unfinished, samples, shard.fingerprint()))
+        write_whole(path, lambda unfinished: _write(unfinished, samples, shard.fingerprint()), InvalidDataset)
     bad = int((samples.status != 0).sum())
     return {"samples": len(samples), "not_optimal": bad, "sha256": samples.digest()}
 

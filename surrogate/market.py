@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from peergrid.envs.common.profiles import evaluation_days
+from peergrid.envs.common.rollout import rollout
 from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
@@ -40,14 +41,13 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     simulation = Simulation(once, num_envs=days, dso=dso, predictor="none")
     simulation.reset(seed=seed, options={"evaluation_day": 0} if held_out else None)
     params, rng = simulation.params, np.random.default_rng(seed)
-    nothing_yet = simulation.running()[0]
+    nothing_yet, drawn = simulation.running()
     played: list[Samples] = []
     asked: list[Question] = []
     asked_early: list[Question] = []
-    while not simulation.is_over.all():
-        state, drawn = simulation.running()
-        now = simulation.now()
-        _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, N_ACTIONS)))
+    shape = (days, simulation.n_agent, N_ACTIONS)
+    for step in rollout(simulation, lambda: rng.uniform(-1.0, 1.0, shape), simulation.step):
+        state, now, outcome = step.state, step.now, step.outcome
         response, t = outcome.response, int(state.interval[0])
         played.append(
             Samples(

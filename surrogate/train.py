@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 from peergrid.command import command
 from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, scenario_from_dict
 from peergrid.grid.errors import PeergridError
+from peergrid.grid.files import write_whole
 from peergrid.surrogate.calibration import calibrate, calibrate_local
 from peergrid.surrogate.checkpoint import WEIGHTS, save_model
 from peergrid.surrogate.dataset import load_subset
 from peergrid.surrogate.describe import make_data
 from peergrid.surrogate.evaluate import evaluate
-from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.market import play
 from peergrid.surrogate.settings import SurrogateSettings, settings_from
 from peergrid.surrogate.training import CURVES, Tensors, new_model, train

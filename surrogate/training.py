@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from peergrid.grid.dso import OpfDso
 from peergrid.grid.errors import InvalidCheckpoint, InvalidDataset
-from peergrid.surrogate.files import write_whole
+from peergrid.grid.files import write_whole
 from peergrid.surrogate.model import (
     PARTS,
     DsoTransformer,

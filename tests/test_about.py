@@ -91,7 +91,7 @@ def test_the_first_sentence_stands_on_one_line(text, sentence):
 
 def test_commands_are_found():
     assert {"peergrid.baselines.train", "peergrid.baselines.collect", "peergrid.surrogate.train"} <= set(commands())
-    assert "peergrid.baselines.jobs" not in commands()
+    assert "peergrid.baselines.studies.jobs" not in commands()
 
 
 def test_json_holds_the_same_without_loading_what_is_slow(tmp_path):

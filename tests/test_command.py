@@ -12,7 +12,7 @@ import yaml
 
 from peergrid.about import commands, docstring, first_sentence
 from peergrid.baselines import evaluate, train, transactive_study
-from peergrid.baselines.jobs import FAILED
+from peergrid.baselines.studies.jobs import FAILED
 from peergrid.command import groups_of, plainly
 from peergrid.envs.common.configuration import shipped_names
 from peergrid.grid.errors import PeergridError, UnknownName

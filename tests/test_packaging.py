@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("grid", "envs", "surrogate", "baselines")  # each may import itself and those before it
+ROOMS = ("policies", "episode", "scoring", "adapters", "training", "studies")  # likewise, in baselines
 FILES = [file for layer in LAYERS for file in sorted((ROOT / layer).rglob("*.py"))]
 LATE = ("torch", "numba", "cvxpy", "pandas", "matplotlib")
 FORBIDDEN = {
@@ -91,6 +92,24 @@ def test_no_import_points_up(layer):
         if ".".join(name.split(".")[:2]) in above
     ]
     assert upward == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_the_baselines_import_only_those_before_them(room):
+    known = {f"peergrid.baselines.{before}" for before in ROOMS[: ROOMS.index(room) + 1]}
+    others = [
+        f"{module_name(file)} imports {name}"
+        for file in FILES
+        if file.relative_to(ROOT).parts[:2] == ("baselines", room)
+        for name in imported(file)
+        if name.startswith("peergrid.baselines.") and ".".join(name.split(".")[:3]) not in known
+    ]
+    assert others == []
+
+
+def test_no_module_of_the_baselines_is_named_like_one_of_python():
+    named = [file.stem for file in FILES if file.relative_to(ROOT).parts[0] == "baselines"]
+    assert sys.stdlib_module_names.isdisjoint(named)
 
 
 @pytest.mark.parametrize("layer", FORBIDDEN)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import peergrid
-from peergrid.baselines.play import play_day
-from peergrid.baselines.policies import Planned
-from peergrid.baselines.score import optimal_welfare
+from peergrid.baselines.episode.play import play_day
+from peergrid.baselines.policies.fixed import Planned
+from peergrid.baselines.scoring.score import optimal_welfare
 from peergrid.envs import p2p_trading_v0, transactive_v0
 from peergrid.envs.p2p_trading.scenario import load_scenario, scenario_names
 from peergrid.grid import DsoQuery, OpfDso, load_feeder

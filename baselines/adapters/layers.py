@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from peergrid.baselines.learned import ACTIVATIONS, BOUNDS, Actor
+from peergrid.baselines.policies.learned import ACTIVATIONS, BOUNDS, Actor
 from peergrid.grid.errors import PeergridError, UnknownName
 
 ACTIVATION_OF: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from peergrid.baselines.adapters import needs
-from peergrid.baselines.recorded import Dataset, Episodes
+from peergrid.baselines.episode.recorded import Dataset, Episodes
 from peergrid.envs.common.entries import Entry, box
 from peergrid.grid.errors import InvalidDataset
 

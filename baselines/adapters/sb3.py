@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from peergrid.baselines.adapters import needs
-from peergrid.baselines.learned import Actor
+from peergrid.baselines.policies.learned import Actor
 from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading import vector
 from peergrid.grid.errors import PeergridError

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from peergrid.baselines.adapters import needs
 from peergrid.baselines.adapters.benchmarl import TradingTask
 from peergrid.baselines.adapters.torchrl import GROUP
-from peergrid.baselines.learned import Actor
-from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress
+from peergrid.baselines.policies.learned import Actor
+from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, save_whole
 from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
@@ -155,9 +155,7 @@ class Course(Callback):
             "replay": {} if experiment.on_policy or not len(buffer) else buffer[:].flatten_keys("/").to_dict(),
             "returns": [self.scale.mean, self.scale.var, self.scale.count],
         }
-        unfinished = path.with_suffix(".partial")
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        save_whole(path, state)
 
     def restore(self, path: Path, kept: dict[str, Any]) -> None:
         """Put the experiment where a checkpoint left it.

@@ -38,7 +38,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import Actor
+from peergrid.baselines.policies.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.common.configuration import from_mapping

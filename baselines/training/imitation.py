@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import policy_of
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
+from peergrid.baselines.policies.learned import policy_of
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.common.configuration import from_mapping
 from peergrid.envs.common.policy import BatchPolicy
 from peergrid.envs.common.registered import PREDICTORS
-from peergrid.envs.p2p_trading.players import Trader
+from peergrid.envs.p2p_trading.players import Trader, player_of
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.types import Days
 from peergrid.grid.errors import PeergridError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,13 +14,13 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from peergrid.baselines.learned import WEIGHTS, Actor, LearnedPolicy, save_policy
-from peergrid.baselines.play import play_all
-from peergrid.baselines.references import References
-from peergrid.envs.p2p_trading.players import Central, Shared, Solo, Trader
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.learned import WEIGHTS, Actor, LearnedPolicy, save_policy
+from peergrid.baselines.scoring.references import References
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.grid.errors import InvalidCheckpoint, UnknownName
+from peergrid.grid.errors import InvalidCheckpoint
+from peergrid.grid.files import remove_unfinished, write_whole
 from peergrid.grid.parts import part_name, resolve
 
 CURVE, CHECKPOINT = "curve.csv", "checkpoint.pt"
@@ -31,7 +32,6 @@ LIBRARIES = {
     "sb3": "peergrid.baselines.training.sb3:learn_with_sb3",
     "benchmarl": "peergrid.baselines.training.benchmarl:learn_with_benchmarl",
 }
-LEARNERS: dict[str, Callable[[Simulation], Trader]] = {"shared": Shared, "central": Central, "solo": Solo}
 T = TypeVar("T")
 
 
@@ -135,24 +135,23 @@ def learn(lesson: Lesson, report: Callable[[CurvePoint], None] = lambda point: N
     """Train, and write weights, checkpoints and the curve to the folder; goes on from a checkpoint that is there."""
     learn_with: Callable[[Progress], None] = resolve(lesson.algo.library, "library", LIBRARIES)
     lesson.folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(lesson.folder)
     progress = Progress(lesson, report)
     with threadpool_limits(lesson.threads):
         learn_with(progress)
     return progress.curve
 
 
-def player_of(name: str, simulation: Simulation) -> Trader:
-    """Who acts in a simulation: one policy for each microgrid, for all at once, or for the first."""
-    if name not in LEARNERS:
-        raise UnknownName("player", name, LEARNERS)
-    return LEARNERS[name](simulation)
-
-
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Keep what a training needs to go on in its folder, whole or not at all."""
-    unfinished = folder / f"{CHECKPOINT}.partial"
-    torch.save(dict(state), unfinished)
-    unfinished.replace(folder / CHECKPOINT)
+    save_whole(folder / CHECKPOINT, state)
+
+
+def save_whole(path: Path, state: Mapping[str, Any]) -> None:
+    """What `torch.load` reads again, whole or not at all."""
+    file = io.BytesIO()  # torch itself doesn't say in so many words that a disk is full
+    torch.save(dict(state), file)
+    write_whole(path, lambda unfinished: unfinished.write_bytes(file.getvalue()))
 
 
 def from_checkpoint(path: Path, put: Callable[[dict[str, Any]], T]) -> T | None:
@@ -175,12 +174,14 @@ def from_checkpoint(path: Path, put: Callable[[dict[str, Any]], T]) -> T | None:
 
 def write_curve(path: Path, curve: list[CurvePoint]) -> None:
     """The curve as CSV, whole or not at all."""
-    unfinished = path.with_suffix(".partial")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(CurvePoint.__dataclass_fields__))
-        writer.writeheader()
-        writer.writerows(vars(point) for point in curve)
-    unfinished.replace(path)
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(CurvePoint.__dataclass_fields__))
+            writer.writeheader()
+            writer.writerows(vars(point) for point in curve)
+
+    write_whole(path, write)
 
 
 def read_curve(path: Path) -> list[CurvePoint]:

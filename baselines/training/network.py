@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import Actor, load_policy
+from peergrid.baselines.policies.learned import Actor, load_policy
 from peergrid.grid.errors import InvalidCheckpoint
 
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from peergrid.baselines.recorded import Dataset, read_dataset
+from peergrid.baselines.episode.recorded import Dataset, read_dataset
 from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.common.configuration import from_mapping

@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from peergrid.baselines.learned import Actor
-from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, player_of, write_checkpoint
+from peergrid.baselines.policies.learned import Actor
+from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.baselines.training.network import Network, Scale, actor_of
 from peergrid.envs.common.configuration import from_mapping
-from peergrid.envs.p2p_trading.players import Trader
+from peergrid.envs.p2p_trading.players import Trader, player_of
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.grid.errors import PeergridError
 

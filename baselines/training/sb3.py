@@ -21,6 +21,7 @@ from peergrid.baselines.adapters.sb3 import (
 )
 from peergrid.baselines.training.lesson import CHECKPOINT, Progress, from_checkpoint, write_checkpoint
 from peergrid.grid.errors import UnknownName
+from peergrid.grid.files import write_whole
 
 with needs("Stable-Baselines3", "sb3"):
     from stable_baselines3.common.logger import configure
@@ -100,9 +101,12 @@ def save_checkpoint(model: Any, env: VecNormalize, folder: Path) -> None:
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
         arrays = {name: getattr(buffer, name) for name in OF_REPLAY}
-        filled = folder / f"{REPLAY}.partial.npz"
-        np.savez(filled, pos=buffer.pos, full=buffer.full, **arrays)
-        filled.replace(folder / REPLAY)
+
+        def write(unfinished: Path) -> None:
+            with unfinished.open("wb") as file:  # NumPy would end its name in .npz
+                np.savez(file, pos=buffer.pos, full=buffer.full, **arrays)
+
+        write_whole(folder / REPLAY, write)
     write_checkpoint(folder, state)
 
 

@@ -100,6 +100,12 @@ class Batch(ABC, Generic[StateT, DaysT, NowT, OutcomeT]):
     def _is_over(self, state: StateT) -> Bool[np.ndarray, " batch"]:
         """The rows whose episode is over."""
 
+    @abstractmethod
+    def step(
+        self, actions: Float[np.ndarray, "batch agent number"], rows: Bool[np.ndarray, " batch"] | None = None
+    ) -> tuple[Float32[np.ndarray, "batch agent entry"], OutcomeT]:
+        """Play one step in every row, or in the marked ones; what is seen next, and what happened where it played."""
+
     # --- what is the same in every market -----------------------------------------------------------------------------
 
     @property

@@ -1,8 +1,7 @@
 """The names that swappable parts go by, each with the "module:attribute" that is imported when it is asked for."""
 
 P2P, TRANSACTIVE = "peergrid.envs.p2p_trading", "peergrid.envs.transactive"
-POLICIES_OF_CASES, POLICIES_OF_FORESIGHT = "peergrid.baselines.cases", "peergrid.baselines.foresight"
-POLICIES_OF_P2P, POLICIES_OF_TRANSACTIVE = "peergrid.baselines.policies", "peergrid.baselines.transactive_policies"
+OF_POLICIES = "peergrid.baselines.policies"
 
 MECHANISMS = {name: f"{P2P}.mechanisms:{name}" for name in ("call_auction", "mid_market_rate", "bilateral", "direct")}
 DSOS = {
@@ -16,28 +15,28 @@ PREDICTORS = {
     "oracle": f"{P2P}.predictors:oracle",
 }
 POLICIES = {
-    "random": f"{POLICIES_OF_P2P}:RandomPolicy",
-    "no_trade": f"{POLICIES_OF_P2P}:NoTrade",
-    "truthful": f"{POLICIES_OF_P2P}:Truthful",
-    "planned": f"{POLICIES_OF_P2P}:Planned",
-    "receding": f"{POLICIES_OF_P2P}:Receding",
-    "selfish": f"{POLICIES_OF_P2P}:Selfish",
-    "adaptive": f"{POLICIES_OF_P2P}:Adaptive",
-    "zero_intelligence": f"{POLICIES_OF_P2P}:ZeroIntelligence",
-    "foresighted": f"{POLICIES_OF_FORESIGHT}:Foresighted",
-    "strategic": f"{POLICIES_OF_FORESIGHT}:Strategic",
-    "network_mpc": f"{POLICIES_OF_FORESIGHT}:NetworkMpc",
-    "case_1": f"{POLICIES_OF_CASES}:Case1",
-    "case_2": f"{POLICIES_OF_CASES}:Case2",
-    "case_3": f"{POLICIES_OF_CASES}:Case3",
-    "case_3_this_hour": f"{POLICIES_OF_CASES}:Case3ThisHour",
-    "case_3_cut_only": f"{POLICIES_OF_CASES}:Case3CutOnly",
-    "case_3_blind": f"{POLICIES_OF_CASES}:Case3Blind",
-    "optimal": f"{POLICIES_OF_P2P}:Optimal",
+    "random": f"{OF_POLICIES}.fixed:RandomPolicy",
+    "no_trade": f"{OF_POLICIES}.fixed:NoTrade",
+    "truthful": f"{OF_POLICIES}.fixed:Truthful",
+    "planned": f"{OF_POLICIES}.fixed:Planned",
+    "receding": f"{OF_POLICIES}.fixed:Receding",
+    "selfish": f"{OF_POLICIES}.fixed:Selfish",
+    "adaptive": f"{OF_POLICIES}.fixed:Adaptive",
+    "zero_intelligence": f"{OF_POLICIES}.fixed:ZeroIntelligence",
+    "foresighted": f"{OF_POLICIES}.foresight:Foresighted",
+    "strategic": f"{OF_POLICIES}.foresight:Strategic",
+    "network_mpc": f"{OF_POLICIES}.foresight:NetworkMpc",
+    "case_1": f"{OF_POLICIES}.cases:Case1",
+    "case_2": f"{OF_POLICIES}.cases:Case2",
+    "case_3": f"{OF_POLICIES}.cases:Case3",
+    "case_3_this_hour": f"{OF_POLICIES}.cases:Case3ThisHour",
+    "case_3_cut_only": f"{OF_POLICIES}.cases:Case3CutOnly",
+    "case_3_blind": f"{OF_POLICIES}.cases:Case3Blind",
+    "optimal": f"{OF_POLICIES}.fixed:Optimal",
 }
 TRANSACTIVE_POLICIES = {
-    "optimising": f"{POLICIES_OF_TRANSACTIVE}:Optimising",
-    "myopic": f"{POLICIES_OF_TRANSACTIVE}:Myopic",
-    "scheduled": f"{POLICIES_OF_TRANSACTIVE}:Scheduled",
+    "optimising": f"{OF_POLICIES}.transactive:Optimising",
+    "myopic": f"{OF_POLICIES}.transactive:Myopic",
+    "scheduled": f"{OF_POLICIES}.transactive:Scheduled",
 }
 RULES = {name: f"{TRANSACTIVE}.signal:{name}" for name in ("halving", "fixed", "proportional", "none")}

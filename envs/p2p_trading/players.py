@@ -6,6 +6,7 @@ A player has one slot in each row of the batch, or one for each microgrid of eac
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import copy, deepcopy
 
 import numpy as np
@@ -133,6 +134,16 @@ class Solo(Trader):
 
     def tell(self, measured: Float[np.ndarray, "info batch agent"]) -> Float[np.ndarray, "name slot"]:
         return measured[:, :, self.place].copy()
+
+
+PLAYERS: dict[str, Callable[[Simulation], Trader]] = {"shared": Shared, "central": Central, "solo": Solo}
+
+
+def player_of(name: str, simulation: Simulation) -> Trader:
+    """Who acts in a simulation: one policy for each microgrid, for all at once, or for the first."""
+    if name not in PLAYERS:
+        raise UnknownName("player", name, PLAYERS)
+    return PLAYERS[name](simulation)
 
 
 class RowByRow:

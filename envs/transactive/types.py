@@ -234,5 +234,10 @@ class Outcome:
     clipped_kw: Float[np.ndarray, "batch agent"]
 
     @property
+    def welfare(self) -> Float[np.ndarray, " batch"]:
+        """Minus the total cost: under this name every market says what an interval was worth to all."""
+        return -self.total_cost
+
+    @property
     def is_closed(self) -> Bool[np.ndarray, " batch"]:
         return self.closing != Closing.OPEN

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.grid.dso import OpfDso
+from peergrid.grid.files import write_whole
 from peergrid.surrogate.dataset import MANIFEST, load_subset, solar_factors
-from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.market import play
 from peergrid.surrogate.model import DsoTransformer
 from peergrid.surrogate.report.correlations import pearson_by_bus

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from peergrid.baselines.episode import PARTS, Money, play_episode, tables
-from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.episode.p2p import PARTS, Money, play_episode, tables
+from peergrid.baselines.policies.fixed import NoTrade
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.scenario import scenario_names
 from peergrid.envs.transactive import scenario

@@ -16,8 +16,8 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecNormalize
 
 from peergrid.baselines.adapters.sb3 import shared_trading
-from peergrid.baselines.learned import Actor, load_policy, save_policy
-from peergrid.baselines.references import references
+from peergrid.baselines.policies.learned import Actor, load_policy, save_policy
+from peergrid.baselines.scoring.references import references
 from peergrid.baselines.training.lesson import CHECKPOINT
 from peergrid.baselines.training.sb3 import REPLAY, resume, save_checkpoint
 from peergrid.envs.p2p_trading.scenario import load_scenario

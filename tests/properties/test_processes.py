@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peergrid.baselines.entry import write_json
-from peergrid.baselines.learned import Actor, load_policy, save_policy
+from peergrid.baselines.policies.learned import Actor, load_policy, save_policy
 from peergrid.baselines.training.lesson import CurvePoint, read_curve, write_curve
 from peergrid.envs import p2p_trading_v0, transactive_v0
+from peergrid.grid.files import write_json
 
 POINT = CurvePoint(steps=1, welfare=2.0, score=3.0, seconds=4.0, environment_seconds=5.0)
 
@@ -115,7 +115,7 @@ def test_two_processes_that_keep_the_same_never_take_each_others_file(tmp_path, 
 
 def test_two_processes_share_a_cache_of_references(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from peergrid.baselines.references import references\n"
+        "import sys; from pathlib import Path; from peergrid.baselines.scoring.references import references\n"
         "from peergrid.envs.p2p_trading.scenario import load_scenario\n"
         "found = references(load_scenario('ieee33', intervals=2), 1, Path(sys.argv[1]))\n"
         "print(found.no_trade.tolist(), found.optimum.tolist())"

@@ -18,9 +18,9 @@ from peergrid.envs.microgrid import Interval
 from peergrid.envs.p2p_trading.scenario import build_dso, build_microgrids, load_scenario
 from peergrid.grid.dso import DsoQuery, OpfDso
 from peergrid.grid.errors import InvalidDataset
+from peergrid.grid.files import write_whole
 from peergrid.surrogate import sampling
 from peergrid.surrogate.dataset import MANIFEST, load_subset, make_dataset, solar_factors
-from peergrid.surrogate.files import write_whole
 from peergrid.surrogate.questions import network_digest
 from peergrid.surrogate.samples import Samples, concatenate, label
 from peergrid.surrogate.sampling import PROPOSALS, Sampling, Shard, draw

@@ -22,8 +22,8 @@ from agilerl.vector.pz_async_vec_env import AsyncPettingZooVecEnv
 
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.adapters.layers import actor_of
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.play import play_all
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.learned import load_policy
 from peergrid.envs import p2p_trading_v0
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation

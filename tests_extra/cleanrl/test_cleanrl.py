@@ -18,9 +18,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as wrappers
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.play import play_all
-from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.fixed import NoTrade
+from peergrid.baselines.policies.learned import load_policy
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 from peergrid.envs.p2p_trading.vector import shared_trading

@@ -14,10 +14,10 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from peergrid.baselines.adapters.torchrl import GROUP, TradingEnv
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.play import play_all, play_day
-from peergrid.baselines.policies import NoTrade
-from peergrid.baselines.references import References
+from peergrid.baselines.episode.play import play_all, play_day
+from peergrid.baselines.policies.fixed import NoTrade
+from peergrid.baselines.policies.learned import load_policy
+from peergrid.baselines.scoring.references import References
 from peergrid.baselines.training.benchmarl import Course, ReturnScale, SharedActor, build_experiment
 from peergrid.baselines.training.lesson import CHECKPOINT, CURVE, AlgoSettings, Lesson, Progress, learn, read_curve
 from peergrid.envs.p2p_trading.env import P2PTrading
@@ -148,7 +148,8 @@ def test_a_policy_is_played_without_benchmarl(tmp_path):
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torchrl', 'benchmarl', 'tensordict', 'stable_baselines3')))\n"
     )
-    code += f"from peergrid.baselines.learned import load_policy; load_policy({str(tmp_path / 'policy.safetensors')!r})"
+    code += "from peergrid.baselines.policies.learned import load_policy; "
+    code += f"load_policy({str(tmp_path / 'policy.safetensors')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -29,7 +29,7 @@ from rllib_shared_ppo import (
 )
 
 from peergrid.baselines.adapters.rllib import AsMultiAgent
-from peergrid.baselines.references import references
+from peergrid.baselines.scoring.references import references
 from peergrid.envs import p2p_trading_v0, transactive_v0
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.transactive.scenario import load_scenario as load_transactive

@@ -27,8 +27,8 @@ from torch.distributions import Independent, Normal
 import peergrid  # noqa: F401, importing it registers the environments
 from peergrid.baselines.adapters.layers import actor_of
 from peergrid.baselines.adapters.tianshou import TradingVectorEnv, central_trading, shared_trading, solo_trading
-from peergrid.baselines.learned import load_policy
-from peergrid.baselines.play import play_all
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.learned import load_policy
 from peergrid.envs.p2p_trading import vector
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation

@@ -254,7 +254,7 @@ def test_the_actor_acts_as_the_model_does(algorithm, net_arch):
 def test_without_stable_baselines_the_rest_goes_on_and_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['stable_baselines3'] = None\n"
-        "import peergrid.baselines.adapters, peergrid.baselines.policies\n"
+        "import peergrid.baselines.adapters, peergrid.baselines.policies.fixed\n"
         "try:\n    import peergrid.baselines.adapters.sb3\nexcept ImportError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.policies.fixed import NoTrade
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.gymnasium import CentralTrading, SoloTrading
 from peergrid.envs.p2p_trading.scenario import load_scenario
@@ -60,7 +60,7 @@ def test_a_central_action_of_the_wrong_shape_or_with_nan_is_refused():
         env.step(np.r_[np.zeros(4), np.full(4, np.nan), np.zeros(8)])
 
 
-@pytest.mark.parametrize("others", ["no_trade", NoTrade, NoTrade(), "peergrid.baselines.policies:NoTrade"])
+@pytest.mark.parametrize("others", ["no_trade", NoTrade, NoTrade(), "peergrid.baselines.policies.fixed:NoTrade"])
 def test_the_others_play_their_policy(others):
     solo, market, rng = (
         SoloTrading("microgrid_2", others, max_cycles=2),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.policies.fixed import NoTrade
 from peergrid.envs.common.registered import MECHANISMS
 from peergrid.envs.microgrid import export_at, export_range
 from peergrid.envs.p2p_trading.scenario import build_dso, load_scenario

@@ -20,7 +20,7 @@ from gymnasium.wrappers.vector import (
 )
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.baselines.policies import NoTrade
+from peergrid.baselines.policies.fixed import NoTrade
 from peergrid.envs.common.policy import BatchPolicy, Policy
 from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.p2p_trading.env import P2PTrading

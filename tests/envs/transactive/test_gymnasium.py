@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.baselines.transactive_policies import Myopic, Optimising
+from peergrid.baselines.policies.transactive import Myopic, Optimising
 from peergrid.envs.transactive.gymnasium import DsoPricing
 from peergrid.envs.transactive.infos import NETWORK_INFOS
 from peergrid.envs.transactive.scenario import load_scenario
@@ -78,7 +78,7 @@ def test_an_hour_closes_at_once_at_the_bound_that_the_gap_asks_for():
     assert env.step(price(np.sign(gap)))[4]["closing"] == Closing.SIGNAL_STANDS
 
 
-@pytest.mark.parametrize("agents", ["myopic", Myopic, Myopic(), "peergrid.baselines.transactive_policies:Myopic"])
+@pytest.mark.parametrize("agents", ["myopic", Myopic, Myopic(), "peergrid.baselines.policies.transactive:Myopic"])
 def test_agents_may_be_named_made_or_given(agents):
     env = begun(agents=agents)
     reward = env.step(price(0.5))[1]

@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from peergrid.baselines.transactive_policies import Optimising
+from peergrid.baselines.policies.transactive import Optimising
 from peergrid.envs.common.network import NetworkSpec
 from peergrid.envs.common.profiles import DayShape, SyntheticProfiles, TableProfiles
 from peergrid.envs.transactive.scenario import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test
 
-from peergrid.baselines.transactive_policies import Optimising
+from peergrid.baselines.policies.transactive import Optimising
 from peergrid.envs.transactive.env import TransactiveMarket
 from peergrid.envs.transactive.resources import SetPoints
 from peergrid.envs.transactive.scenario import AgentSpec, agent_names, build_resources, load_scenario

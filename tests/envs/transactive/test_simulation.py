@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from peergrid.baselines.transactive_policies import Optimising
+from peergrid.baselines.policies.transactive import Optimising
 from peergrid.envs.common.rows import rows_of
 from peergrid.envs.transactive.plans import Outlook
 from peergrid.envs.transactive.resources import operating_cost

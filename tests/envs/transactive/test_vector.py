@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 
 import peergrid  # noqa: F401, importing it registers the environments
-from peergrid.baselines.transactive_policies import Myopic
+from peergrid.baselines.policies.transactive import Myopic
 from peergrid.envs.common.rows import rows_of
 from peergrid.envs.common.vector import PlayerVector
 from peergrid.envs.transactive.infos import NETWORK_INFOS

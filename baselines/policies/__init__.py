@@ -1,0 +1,1 @@
+"""What chooses actions: fixed policies, those that plan, and those that were learned."""
