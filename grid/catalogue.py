@@ -6,7 +6,7 @@ A feeder is a folder of three files:
     buses.csv     bus, base_kv, load_kw, load_kvar, capacitor_kvar, v_min_pu, v_max_pu
     lines.csv     from_bus, to_bus, r_ohm, x_ohm, i_max_a (blank where there is no rating)
 
-Shipped feeders have a SOURCE.md beside them, with the origin and licence of their figures.
+Shipped feeders have a SOURCE.md beside them, with the origin and licence of their data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def feeder_names() -> tuple[str, ...]:
 
 
 def feeder_source(name: str) -> str:
-    """Where the figures of a shipped feeder come from, what was done to them, and their licence."""
+    """Where the data of a shipped feeder come from, what was done to them, and their licence."""
     return (_folder(name) / "SOURCE.md").read_text(encoding="utf-8")
 
 

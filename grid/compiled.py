@@ -1,4 +1,4 @@
-"""Numba functions: kept on disk between processes where that can be written, compiled with a word in the log."""
+"""Numba functions: kept on disk between processes where possible, with a line in the log when one is compiled."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"contract": True, "nsz": True}}
 def compiled(function: Callable[..., Any] | None = None, *, folder: Path | None = None) -> Any:
     """The function compiled at its first call for each kind of arguments, and kept on disk for the next process.
 
-    Numba notices an edit by the file that holds the function, so what a compiled function calls must stand beside it:
-    in its file, or in any file below `folder`, all of which are read when the function is defined. Where neither that
-    place nor the user's cache folder can be written, it is compiled anew in every process.
+    Numba compiles anew when the file of the function has changed. So all that a compiled function calls must be in the
+    same file, or in files below `folder`, whose contents are part of the cache's key. Where neither the function's
+    folder nor the user's cache folder can be written, it is compiled anew in every process.
     """
     if function is None:
         return partial(compiled, folder=folder)

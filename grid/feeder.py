@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Inexact, Int, Shaped
 
 from peergrid.grid.errors import InvalidFeeder, raise_faults
 
-# No quantity of a network comes near; beyond them, products overflow.
+# No quantity of a network comes near this; beyond it, products overflow.
 MOST, LEAST_KV, LEAST_BASE_KVA = 1e12, 1e-3, 1e-3
 # A line break in a name would be one in the table of buses.
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")

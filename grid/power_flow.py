@@ -29,7 +29,7 @@ class PowerFlowStatus(IntEnum):
 class PowerFlow:
     """Voltages, and the flows at the sending (substation) end of the line that feeds each bus.
 
-    Where `status` says DIVERGED the figures are the last finite iterate, to look at and not to use.
+    Where `status` is DIVERGED the values are those of the last finite iterate: of use for debugging only.
     """
 
     voltage_pu: Float[np.ndarray, "*batch bus"]

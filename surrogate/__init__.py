@@ -1,4 +1,4 @@
-"""The transformer that predicts the DSO from a data set of its answers to what each microgrid sees.
+"""A transformer that predicts the DSO's answers: data set, training, and the predictor that microgrids ask.
 
     playing     questions    what is asked and answered, in rows
                 model        the network, from tensors to tensors

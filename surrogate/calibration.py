@@ -1,4 +1,4 @@
-"""How wide are the transformer's intervals? So wide that they hold a share of samples that it was not trained on."""
+"""The transformer's intervals: wide enough to cover a given share of samples that it was not trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peergrid.surrogate.training import Tensors
 
 @torch.no_grad()
 def calibrate(model: DsoTransformer, known: Tensors, coverage: float) -> None:
-    """Set the intervals for who knows all proposals (split conformal).
+    """Set the intervals for an asker that knows all proposals (split conformal).
 
     They cover this share of the samples given, on which the model was not trained, in each group.
     """

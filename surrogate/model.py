@@ -45,9 +45,9 @@ FEATURES = (
 )
 # What is learned is the transformed price asinh((price - LMP) / this): linear near the LMP, logarithmic far from it.
 PRICE_SCALE_PER_KWH = 0.02
-# Intervals are calibrated separately for transformed prices of a size between these edges, for trades that are
-# curtailed or not, and by what is known to who asks. "full": all proposals; "local": what was accepted of the others'
-# last ones; "ahead": of a later interval, the forecasts of the day before.
+# Intervals are calibrated separately by the size of the transformed price (these are the edges), by whether the trade
+# is curtailed, and by what the asker knows. "full": all proposals; "local": the others' last accepted injections;
+# "ahead": of a later interval, the forecasts of the day before.
 GROUP_EDGES = (0.5, 1.5, 2.5)
 N_GROUPS = 2 * (len(GROUP_EDGES) + 1)
 VIEWS = ("full", "local", "ahead")

@@ -34,7 +34,7 @@ def predict(
 
     Args:
         only_trades: Prices and shedding at the trades' buses alone, which is cheaper than at every bus.
-        view: One of `VIEWS`: who asks, and so whose intervals.
+        view: One of `VIEWS`: what the asker knows, and so which intervals hold for it.
     """
     known = questions.each(as_tensor)
     starts = range(0, max(len(known.lmp_per_kwh), 1), ROWS_AT_ONCE)

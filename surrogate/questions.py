@@ -57,10 +57,10 @@ QUESTION = tuple(f.name for f in fields(Questions))
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """What is said to questions: acceptances, nodal prices, shed loads and where they lie, if a method says so.
+    """Predicted answers to questions: acceptances, nodal prices, shed loads, and intervals where a method has them.
 
-    A place is a bus: every bus, or the trades' buses alone, in the order of the trades. Ends of intervals are all there
-    or none.
+    A place is a bus: every bus, or the trades' buses alone, in the order of the trades. Ends of intervals are either
+    all given or all None.
     """
 
     accepted_kw: Float[np.ndarray, "row trade"]

@@ -60,7 +60,7 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
 def label(dso: OpfDso, hour: Int[np.ndarray, " row"], questions: Questions[np.ndarray]) -> Samples:
     """Questions with the answers of the DSO.
 
-    Questions are rounded to float32 before they are asked, so that the answers are those to what is kept.
+    Questions are rounded to float32 before they are asked, so that the answers belong to the questions as stored.
     """
     kept = questions.each(lambda values: values.astype(np.float32))
     exact = kept.each(lambda values: values.astype(float))

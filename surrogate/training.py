@@ -45,7 +45,7 @@ GRADIENTS_OF_PARTS = {part: f"gradient_norm_{part}" for part in PARTS}  # as the
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """What the model learns from: questions and, of their answers, what it is to say."""
+    """What the model learns from: questions, and those parts of their answers that it predicts."""
 
     inputs: Questions[Tensor]
     accepted_kw: Tensor

@@ -30,8 +30,8 @@ def accepted_at_price(
 ) -> Any:
     """What is accepted of each trade, in kW, where its bus has this price; `Penalty` says what the coefficients are.
 
-    A trade t that is neither accepted whole nor rejected whole is accepted at the a where curtailing one more kW costs
-    as much as it is worth to the network. With s the sign of t, and energy priced at the LMP or at nothing:
+    Of a trade t that is neither wholly accepted nor wholly rejected, the amount a is accepted at which curtailing one
+    more kW costs the operator as much as it saves the network. With s the sign of t, and energy_at_lmp 1 or 0:
 
         kappa + 2 lambda_corr (|t| - |a|) = s (energy_at_lmp LMP - price)
 

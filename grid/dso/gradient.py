@@ -19,7 +19,7 @@ from peergrid.grid.opf.interior_point import InteriorPointOpf
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ResponseGradient:
-    """Gradient of a loss with respect to figures of a `DsoResponse`; None where the loss doesn't use them."""
+    """Gradient of a loss with respect to fields of a `DsoResponse`; None where the loss doesn't use them."""
 
     accepted_kw: Float[np.ndarray, "*batch trade"] | None = None
     shed_kw: Float[np.ndarray, "*batch bus"] | None = None
@@ -50,7 +50,7 @@ class QueryGradient:
 def respond_with_gradient(
     dso: OpfDso, query: DsoQuery
 ) -> tuple[DsoResponse, Callable[[ResponseGradient], QueryGradient]]:
-    """The response, and the function that takes a loss's gradient with respect to it back to the query's numbers.
+    """The response, and its pull-back: from a loss's gradient in the response to that in the query's numbers.
 
     Gradients are zero for responses whose status is not OPTIMAL. First proposals and penalties are constants to them.
 

@@ -113,8 +113,8 @@ class OpfDso:
 class UncheckedDso:
     """A network that checks nothing: every trade is carried out, and the AC power flow shows what that does.
 
-    The planner answers first: its generators, shedding and prices are those of the trades as it would accept them. Then
-    the trades are carried out in full.
+    First a planner answers as an operator that curtails: generators, shedding and prices are those of its answer. Then
+    all trades are carried out in full.
     """
 
     def __init__(self, planner: OpfDso) -> None:

@@ -41,7 +41,7 @@ class DsoResponse:
     """What the DSO allows, what then flows, and what it is worth at every bus.
 
     Prices are d cost / d load. Multipliers of the squared limits in p.u., in currency per hour, are not negative. Flows
-    are those at the substation's side of the line into each bus. Figures are finite whatever the status.
+    are those at the substation's side of the line into each bus. All numbers are finite, whatever the status.
     `te_signal_per_kwh` is the transactive signal that the coordinators of a distributed solver came to among
     themselves; it belongs to the flows where the status is OPTIMAL, and is None of what exchanges no signals.
     """

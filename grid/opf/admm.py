@@ -2,8 +2,8 @@
 
 Alternating direction method of multipliers (ADMM) in consensus form: what coordinators do is in `coordinators.py`, here
 problems are laid out for them and their state is read as an answer. First-order, so slower and less exact than
-`interior_point`: it is here for what is exchanged on the way, which comes back as iterates, residuals, messages and
-price signals.
+`interior_point`: it is here to study what coordinators exchange on the way, which is returned as iterates, residuals,
+messages and price signals.
 
 With the upper limit on lossless voltages every problem is first solved with the limit on the true voltage, which is the
 weaker one; one sweep of messages finds the lossless voltages and flows of that answer. Only where these pass a limit do
@@ -39,8 +39,8 @@ SETTINGS = c.Settings(
 )
 # A rating beyond this many times the current of the nominal load never binds.
 LARGEST_RATING_PU = 100.0
-# Lossless voltages and flows are looked at when residuals are so many times their tolerance, and may pass a limit by so
-# much then. Where they pass it by more, the limit on the true voltage need not be solved for any closer.
+# Lossless voltages and flows are checked when residuals are this many times their tolerance, and may then pass a limit
+# by this much. Where they pass it by more, solving with the limit on the true voltage need not go on.
 LOOKS = ((1e4, 1e-3), (1e3, 1e-5), (1e2, 1e-6), (1.0, 1e-6))
 BYTES_PER_NUMBER = 8
 # A check of residuals sends three numbers up each line and one, the next rho or the end, down.

@@ -25,9 +25,9 @@ from peergrid.grid.opf.problem import (
 
 # Objectives are divided by the cost of serving the feeder's nominal load at this price, which brings them near 1.
 TYPICAL_PRICE_PER_KWH = 0.1
-# Tried in turn: what is asked for, what is accepted where rounding stops Clarabel short of it, as it does in most
-# solves, and its step length. Where a step too long has spoilt the last digits, a shorter one often does not; asked
-# for less, it stops before they are spoilt.
+# Tried in turn: the tolerance that Clarabel is asked for, the one that is accepted where rounding stops it earlier (as
+# it does in most solves), and its step length. Too long a step can spoil the last digits, and a shorter one often does
+# not; with a looser tolerance Clarabel stops before they are spoilt.
 ATTEMPTS = (
     (1e-11, 1e-10, 0.99),
     (1e-11, 1e-10, 0.9),

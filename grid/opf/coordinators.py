@@ -1,17 +1,17 @@
 """What the coordinators of the distributed optimal power flow do; read `propose` and `agree` first.
 
-There is a coordinator at every bus. It minds the injections there, the line that feeds the bus, and the bus's voltage.
-What it shares with its parent and children travels in `Mail`, and this is all that it learns of the network. Each
-iteration has two exchanges:
+There is a coordinator at every bus. It is responsible for the injections there, the line that feeds the bus, and the
+bus's voltage. All that it learns of the network is what its parent and children send in `Mail`. Each iteration has two
+exchanges:
 
     propose   x <- argmin f(x) + sum rho w / 2 (x - (z - u))^2          each variable against all copies of it
     agree     z <- argmin sum rho w / 2 (z - (x + u))^2                 such that the bus's balances and drop hold
               u <- u + x - z                                            multipliers y = rho w u
 
 x are the variables of their owner: injections within their bounds; P, Q, l and a voltage W within the cone
-P^2 + Q^2 <= l W and the line's rating; the voltage within its limits. z are a coordinator's copies of what its
-equations contain: its own variables, the flows into its children's lines, and the voltage of its parent, which stands
-for W as well. All of these problems are solved in closed form, or by Newton's method in one number.
+P^2 + Q^2 <= l W and the line's rating; the voltage within its limits. z are a coordinator's copies of the variables in
+its equations: its own variables, the flows into its children's lines, and the voltage of its parent, of which W is
+another variable. All of these problems are solved in closed form, or by Newton's method in one unknown.
 
 With the lossless upper voltage there is a second set of flows and voltages, `_HAT`, with equations of their own.
 
@@ -32,14 +32,15 @@ from jaxtyping import Float, Int
 
 from peergrid.grid.compiled import compiled, in_place
 
-# Copies that a coordinator holds; the first five without lossless flows. Then what is tied to the copy of A.
+# Copies that a coordinator holds, of which the first five are enough without lossless flows. W, the voltage that the
+# line's cone sees at its sending end, has no copy of its own: it must agree with the copy of A's voltage.
 P, Q, L, V, A, P_HAT, Q_HAT, V_HAT, A_HAT = range(9)
 W, W_HAT = 9, 10
 N_FIELDS = 11
 PLAIN_COPIES, ALL_COPIES = 5, 9
 # Equations: balances of active and reactive power, drop of voltage; the first three without lossless flows.
 PLAIN_EQUATIONS, ALL_EQUATIONS = 3, 6
-# Flows of a line of which its sending bus holds copies, and the equation that each of them enters there.
+# Flows of a line that its sending bus has copies of, and the equation of that bus which each of them enters.
 OF_FLOWS = (P, Q, P_HAT, Q_HAT)
 INTO = (0, 1, 3, 4)
 # Multipliers of limits.
@@ -50,7 +51,7 @@ CURVATURE, SLOPE, LOW, HIGH, OF_P, OF_Q = range(6)
 X, Z, U = range(3)
 
 # Weights of copies, found by a random search over problems on four feeders. Impedances are relative to REFERENCE_Z; a
-# line of a milliohm needs its current to be soft, or it takes thousands of iterations to settle.
+# line of a milliohm needs a small weight on its current, or it takes thousands of iterations to converge.
 REFERENCE_Z = 0.02
 LEAST_Z = 2e-5
 W_FLOW, W_FLOW_AT_PARENT, W_INJECTION = 1.0, 0.5, 1.0
@@ -86,7 +87,7 @@ class Data(NamedTuple):
 
 
 class State(NamedTuple):
-    """What coordinators remember, each of its own; with an axis of rows in front for `solve_rows`."""
+    """What each coordinator remembers of its own variables; with an axis of rows in front for `solve_rows`."""
 
     x: Any  # [bus, field]
     z: Any  # [bus, field]
@@ -307,7 +308,7 @@ def agree(
     has_hat = mail.values_up.shape[1] == 4
     n_equation = ALL_EQUATIONS if has_hat else PLAIN_EQUATIONS
     n_copy = 0 if j == 0 else ALL_COPIES if has_hat else PLAIN_COPIES
-    # The substation's balances have to do with its injections and what it sends; it has no lossless ones.
+    # The substation's balances contain only its injections and the flows that it sends; it has no lossless balances.
     n_flow = 4 if has_hat and j > 0 else 2
     nu, given, injection = state.multiplier, data.injection, state.injection
     missed[0], missed[1], missed[2] = -data.load[j, 0], -data.load[j, 1], 0.0
@@ -524,7 +525,7 @@ def solve_rows(
 
 @compiled
 def _balance(state: State, primal: float, dual: float, band: float) -> None:
-    """Double rho where primal residuals lag behind, halve it where dual ones do."""
+    """Double rho where primal residuals are much larger than dual ones, halve it where they are much smaller."""
     factor = 2.0 if primal > band * dual else 0.5 if dual > band * primal else 1.0
     if factor != 1.0:
         state.rho[0] *= factor
@@ -535,7 +536,7 @@ def _balance(state: State, primal: float, dual: float, band: float) -> None:
 
 @compiled
 def lossless_flows(network: Network, data: Data, state: State, row: int, slack: float) -> bool:
-    """Set lossless flows and voltages to what the injections make them; whether a limit of theirs is passed.
+    """Set lossless flows and voltages to those of the injections; return whether they pass a limit.
 
     A sweep of messages from the leaves to the substation, and one back.
     """

@@ -4,8 +4,9 @@ Where the binding limits stay the same, the optimality conditions can be differe
 Their linear system is the one of the last interior-point iteration, with the true curvature of the cones.
 
 Not defined, as the optimum itself has a kink or is not unique there: where a limit is just reached, at a proposal of
-zero, for the prices of a bus whose load is all shed, and where the relaxation is not tight. There the figures are one
-side's or large, but finite; for problems without an answer, or where the linear system is singular, all are zero.
+zero, for the prices of a bus whose load is all shed, and where the relaxation is not tight. There the numbers are the
+derivative on one side, or large, but finite; for problems without an answer, or where the linear system is singular,
+all are zero.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class ProblemGradient:
 def solve_with_gradient(
     solver: InteriorPointOpf, problem: OpfProblem
 ) -> tuple[OpfSolution, Callable[[SolutionGradient], ProblemGradient]]:
-    """The optimum, and the function that takes a loss's gradient with respect to it back to the problem's numbers."""
+    """The optimum, and its pull-back: from a loss's gradient in the solution to that in the problem's numbers."""
     solved = solver.solve(problem)
     batch = problem.load_kw.shape[:-1]
 

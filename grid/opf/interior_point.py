@@ -38,8 +38,9 @@ from peergrid.grid.opf.kernel import (
 from peergrid.grid.opf.problem import OF_INJECTIONS, OpfProblem, OpfSolution, UpperVoltage
 from peergrid.grid.opf.table import plain
 
-# Tried in turn, on the problems that the attempt before left short of what is accepted: nearly always the first is the
-# last. Where the relaxation is loose, less of the proximal term helps; where ratings bind lossless flows, more of it.
+# Tried in turn, each on the problems that the attempts before did not solve to the accepted accuracy; the first nearly
+# always suffices. A smaller proximal term helps where the relaxation is loose, a larger one where ratings bind lossless
+# flows.
 ATTEMPTS = (
     Settings(tolerance=1e-9, most_iterations=60, proximal=1e-4, device_proximal=1e-4, least_left=0.002),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-3, device_proximal=1e-4, least_left=0.015),
@@ -49,7 +50,7 @@ ATTEMPTS = (
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-4, device_proximal=1e-6, least_left=0.015),
     Settings(tolerance=1e-9, most_iterations=80, proximal=1e-2, device_proximal=1e-4, least_left=0.1),
 )
-# The linear system of an optimum is solved once, so that what keeps it regular is as small as rounding lets it be.
+# For derivatives the linear system of an optimum is solved once, so its regularisation is as small as rounding permits.
 DIFFERENTIATION = Settings(tolerance=0.0, most_iterations=0, proximal=1e-7, device_proximal=1e-7, least_left=0.0)
 # Eight problems side by side on more buses than this fall out of the processor's cache, and gain nothing.
 MOST_BUSES_IN_LANES = 1500

@@ -186,8 +186,8 @@ def relaxation_gap(
 ) -> Float[np.ndarray, "*batch"]:
     """The largest loss that the relaxation invents on a line, |z| (l - (P^2 + Q^2) / v), in p.u. of the nominal load.
 
-    Weighted by the impedance: current that flows through nothing changes neither losses, voltages nor prices. (Lines
-    of a milliohm leave l loose by 1e-2 p.u. in any solver, without consequence.)
+    Weighted by the impedance, as excess current in a line without impedance changes neither losses, voltages nor
+    prices. (In lines of a milliohm every solver leaves l too large by up to 1e-2 p.u., without consequence.)
 
     Args:
         flowing: What `flowing_pu2` says of the solution, if that is known already.
@@ -198,7 +198,7 @@ def relaxation_gap(
 
 
 def flowing_pu2(feeder: Feeder, solution: OpfSolution) -> Float[np.ndarray, "*batch bus"]:
-    """The squared current that the flows ask for, (P^2 + Q^2) / v, in p.u.: what l is where the relaxation is tight."""
+    """The squared current of the flows, (P^2 + Q^2) / v, in p.u.: equal to l where the relaxation is tight."""
     from_voltage = np.maximum(solution.voltage_pu.take(feeder.parent, axis=-1) ** 2, 1e-12)
     p_pu, q_pu = solution.flow_kw / feeder.base_kva, solution.flow_kvar / feeder.base_kva
     return (p_pu**2 + q_pu**2) / from_voltage

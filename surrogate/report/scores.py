@@ -1,6 +1,6 @@
 """How far are predictions off? Errors, decisions to curtail, and how often intervals hold the truth.
 
-All figures are over the microgrids' buses (shedding: over all), from rows that the exact DSO solved to its tolerance.
+All scores are over the microgrids' buses (shedding: over all), from rows that the exact DSO solved to its tolerance.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from peergrid.grid.opf.kernel.units import TYPICAL_PRICE_PER_KWH
 
 # Statuses, as `OpfStatus` has them.
 OPTIMAL, INFEASIBLE_PROBLEM, INACCURATE = range(3)
-# What an answer must keep to count as optimal: residuals of power and squared voltage in p.u.; stationarity relative to
-# the largest price; the gap, which bounds what another dispatch could save, relative to the cost or to
-# LEAST_COST_PER_HOUR; and what the balances' residuals are worth at their multipliers, by which the cost may look too
-# low, relative to the cost or to LEAST_COST_PU.
+# Tolerances within which an answer counts as optimal: primal residuals of power and squared voltage, in p.u.;
+# stationarity, relative to the largest price; the duality gap, which bounds what another dispatch could save, relative
+# to the cost or to LEAST_COST_PER_HOUR; and the balances' residuals times their multipliers, by which the cost may be
+# underestimated, relative to the cost or to LEAST_COST_PU.
 PRIMAL_ACCEPTED, DUAL_ACCEPTED, GAP_ACCEPTED, MISSED_ACCEPTED = 1e-7, 1e-6, 1e-8, 4.5e-7
 LEAST_COST_PER_HOUR, LEAST_COST_PU = 50.0, 0.25
 # An answer that falls short of that is carried on to a stricter tolerance, down to the least.
@@ -45,7 +45,7 @@ def judge(w, tree, given, point, place, answer, row, lossless):
         b[at.IN_DROP, j], b[at.IN_DROP_HAT, j] = 0.0, 0.0
     primal, dual, gap, change, cost, ray = sums
     sum_drops(b, tree, g_p, g_q, lossless)
-    # `value`: the Lagrangian, without costs, at its least over all points; `missed`: worth of the balances' residuals.
+    # `value`: the least of the Lagrangian without costs; `missed`: the balances' residuals times their multipliers.
     value, missed, excess, largest = 0.0, 0.0, -np.inf, 1.0
     v_free[0] = b[at.IN_V, 0]
     for j in range(n):
@@ -73,7 +73,7 @@ def judge(w, tree, given, point, place, answer, row, lossless):
         of_q = along_flow(b, at.IN_LQ, at.IN_FLOW + at.ZQ, j, a, x, drop)
         of_l = r * b[at.IN_LP, j] + x * b[at.IN_LQ, j] - z2 * drop - b[at.IN_FLOW + at.ZL, j]
         of_l, primal, gap = constraints.judge_line(b, tree, given, answer, row, j, of_l, primal, gap)
-        # What a residual could save, at most: a line with hardly any resistance lets much current through for nothing.
+        # The most that a residual could save: in a line with hardly any resistance, much current costs next to nothing.
         gap += abs(of_l) * l + abs(of_p * p) + abs(of_q * q)
         worst = max(abs(of_p), abs(of_q), abs(of_l))
         dual, ray = max(dual, worst), max(ray, worst)

@@ -1,7 +1,7 @@
 """A problem and its starting point, put into a lane of a workspace.
 
-The figures of a start, here and in the constraints (FIRST_MU and others), took the fewest iterations over random
-problems on four feeders.
+The numbers of a start, here and in the constraints (FIRST_MU and others), are those that took the fewest iterations
+over random problems on four feeders.
 """
 
 from __future__ import annotations

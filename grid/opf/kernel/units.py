@@ -1,4 +1,4 @@
-"""What a problem is scaled by, figures beyond which something counts as absent, and the price that a start assumes."""
+"""Scales of a problem, numbers beyond which something counts as absent, and the price that a start assumes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from peergrid.grid.opf.kernel.units import FIRST_PRICE, NARROWEST_PU, TYPICAL_PR
 
 # The start: complementarity, and how far from the middle between its bounds an injection begins.
 FIRST_MU_OF_INJECTION, LEAN = 1.5, 0.12
-# Complementarity that counts as none, in p.u.
+# Complementarity below this counts as zero, in p.u.
 NO_GAP = 1e-13
 
 
@@ -132,7 +132,8 @@ def move(w, tree, j, alpha, gap, cost):
 def judge(d, tree, given, answer, row, j, price_p, price_q, sums):
     """Within bounds, at a marginal cost that is the price; dispatch and cost as published, and the net injection.
 
-    `sums` are primal and dual residual, gap, what exact multipliers change of it, cost, and the ray's residual.
+    `sums` are primal and dual residual, the gap, its change by exact multipliers, the cost, and the residual of the
+    infeasibility certificate (the ray).
     """
     primal, dual, gap, change, cost, ray = sums
     s = tree.base_kva
@@ -161,7 +162,7 @@ def judge(d, tree, given, answer, row, j, price_p, price_q, sums):
             worth = cp * price_p + cq * price_q + at_least - at_most
             own = at_least * (u - lo) + at_most * (hi - u)
             gap, ray = gap + own, max(ray, abs(worth))
-            # Or with the multipliers that fit its price exactly, if these add no more to the gap.
+            # Or with the multipliers that make it stationary at its price exactly, if these add no more to the gap.
             reduced = marginal - worth + at_least - at_most
             exact = max(reduced, 0.0) * (u - lo) + max(-reduced, 0.0) * (hi - u)
             if exact <= own + NO_GAP:

@@ -188,8 +188,8 @@ def judge_plain(b, tree, given, answer, row, j, primal, gap):
 def judge_lossless(b, tree, given, answer, row, j, v_free, primal, value, missed):
     """Violation and multiplier times room of limits on lossless flows and voltage.
 
-    Those flows are made anew from the injections, and rounding leaves more here than elsewhere. So this goes where what
-    is missed is summed, and not into the gap.
+    Those flows are computed anew from the injections, so that rounding leaves more here than elsewhere. So these
+    products are added to `missed`, the sum for residuals, and not to the gap.
     """
     primal, value, missed = voltage.judge_lossless(b, tree, given, answer, row, j, v_free, primal, value, missed)
     if tree.rated[j]:
