@@ -109,9 +109,7 @@ def fill(w, t, tree, settings, j, flow, flow_hat, lossless):
     v, y_a = s.eliminated, s.eliminated + s.v
     r, x = tree.r[j], tree.x[j]
     drop = (r, x)
-    zero = 0.0
-    if lossless is not None:
-        zero = 0.0 * ld(b, j, at.L)  # not a constant, which would be folded and change the last bits of answers
+    zero = 0.0 * ld(b, j, at.L)
     for i in range(s.size):
         for c in range(i, s.size):
             st(t, i, c, zero)

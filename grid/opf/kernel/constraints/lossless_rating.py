@@ -98,9 +98,8 @@ def excess(b, tree, j, l_max):
 @in_place
 def align(b, tree, j, lane):
     """Give the multiplier the true curvature of the cone."""
-    v_a = get(b, tree.parent[j], at.V, lane)
     p, q, l_max = get(b, j, at.PH, lane), get(b, j, at.QH, lane), get(b, j, at.L_MAX, lane)
-    align_cone(b, j, at.FLOW_HAT, lane, p, q, l_max, v_a)
+    align_cone(b, j, at.FLOW_HAT, lane, p, q, l_max, get(b, tree.parent[j], at.V, lane))
 
 
 @in_place
