@@ -1,11 +1,12 @@
 """How many steps and seconds each trainer takes to a score: PPO beside gradients through the operator.
 
     python benchmarks/steps_to_score.py [--scenarios ieee33 ieee33_communities] [--reward cooperative_over_no_trade]
-        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16] [--threads 1]
+        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16] [--threads 1] [--figure curves.png]
 
 Every trainer learns for its number of environment steps and is measured every 3,000 of them on the
 held-out days. Printed is the mean over the seeds of the first measurement at or above the score, where all came to it;
-seconds are those of the process, without measurements, beside those of the clock.
+seconds are those of the process, without measurements, beside those of the clock. The figure shows each seed's score over
+steps and over seconds of the process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -81,6 +83,22 @@ def curve_of(scenario: str, reward: str, trainer: str, seed: int, held_out: tupl
     return np.array([(p.steps, p.score, *spent) for p, spent in zip(progress.curve, progress.spent, strict=True)])
 
 
+def draw(curves: dict[str, dict[str, list[np.ndarray]]], path: Path) -> None:
+    """Scores over steps and over seconds: a row of panels for each scenario, a colour for each trainer."""
+    figure = Figure(figsize=(9.0, 3.2 * len(curves)), layout="constrained")
+    panels = figure.subplots(len(curves), 2, squeeze=False, sharey="row")
+    for row, (scenario, of_trainers) in zip(panels, curves.items(), strict=True):
+        for panel, column, name in zip(row, (0, 2), ("environment steps", "seconds of one core"), strict=True):
+            for k, (trainer, seeds) in enumerate(of_trainers.items()):
+                for i, curve in enumerate(seeds):
+                    panel.plot(curve[1:, column], curve[1:, 1], f"C{k}", label="" if i else trainer)
+            panel.set(xscale="log", xlabel=name, ylim=(0.0, 100.0))
+            panel.grid(alpha=0.3)
+        row[0].set(ylabel=f"score on {scenario}")
+        row[1].legend(loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", nargs="+", default=["ieee33", "ieee33_communities"])
@@ -90,15 +108,19 @@ def main() -> None:
     parser.add_argument("--first-held-out", type=int, default=20)
     parser.add_argument("--days", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table = Table(title=f"steps to a score, reward {options.reward}: mean of {options.seeds} seeds")
     for name in ("scenario", "trainer", *(f"to {score}" for score in SCORES), "in the end", "seconds, process / clock"):
         table.add_column(name)
+    drawn: dict[str, dict[str, list[np.ndarray]]] = {}
     for scenario in options.scenarios:
+        drawn[scenario] = {}
         for trainer in options.trainers:
             held_out = (options.first_held_out, options.days)
             curves = [curve_of(scenario, options.reward, trainer, seed, held_out) for seed in range(options.seeds)]
+            drawn[scenario][trainer.split(":")[0]] = curves
             cells = []
             for score in SCORES:
                 reached = [curve[curve[:, 1] >= score][:1] for curve in curves]
@@ -108,6 +130,8 @@ def main() -> None:
             cells += [f"{last[1]:.1f} at {last[0]:,.0f}", f"{last[2]:.0f} / {last[3]:.0f}"]
             table.add_row(scenario, trainer.split(":")[0], *cells)
     Console(width=180).print(table)
+    if options.figure:
+        draw(drawn, options.figure)
 
 
 if __name__ == "__main__":
