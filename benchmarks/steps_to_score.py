@@ -1,12 +1,13 @@
 """How many steps and seconds each trainer takes to a score: PPO beside gradients through the operator.
 
     python benchmarks/steps_to_score.py [--scenarios ieee33 ieee33_communities] [--reward cooperative_over_no_trade]
-        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16] [--threads 1] [--figure curves.png]
+        [--trainers ppo:200000 gradients:50000] [--seeds 2] [--first-held-out 20] [--days 16] [--threads 1]
+        [--figure curves.png]
 
-Every trainer learns for its number of environment steps and is measured every 3,000 of them on the
-held-out days. Printed is the mean over the seeds of the first measurement at or above the score, where all came to it;
-seconds are those of the process, without measurements, beside those of the clock. The figure shows each seed's score over
-steps and over seconds of the process.
+Every trainer learns for its number of environment steps and is measured every 3,000 of them on the held-out days.
+Printed is the mean over the seeds of the first measurement at or above the score, where all came to it; seconds are
+those of the process, without measurements, beside those of the clock. The figure shows each seed's score over steps
+and over seconds of the process.
 """
 
 from __future__ import annotations
