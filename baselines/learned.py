@@ -21,7 +21,6 @@ from peergrid.envs.common.policy import Observations, Policy
 from peergrid.envs.common.registered import POLICIES
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint
 from peergrid.grid.parts import resolve
 
@@ -109,7 +108,7 @@ class LearnedPolicy:
             actions[:, 0] = self.actor(seen[:, 0])
             return actions
         slots = seen.reshape(-1, n_entry) if self.player == "shared" else seen.reshape(n_row, -1)
-        return self.actor(slots).reshape(n_row, n_agent, N_ACTIONS)
+        return self.actor(slots).reshape(n_row, n_agent, -1)
 
 
 def save_policy(path: Path, actor: Actor, player: str, about: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
+from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.samples import Samples, concatenate
 
@@ -47,7 +47,7 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     while not simulation.is_over.all():
         state, drawn = simulation.running()
         now = simulation.now()
-        _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, N_ACTIONS)))
+        _, outcome = simulation.step(rng.uniform(-1.0, 1.0, (days, simulation.n_agent, simulation.params.n_actions)))
         response, t = outcome.response, int(state.interval[0])
         played.append(
             Samples(
