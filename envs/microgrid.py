@@ -1,7 +1,7 @@
-"""Microgrids: what each exports at which marginal value, in closed form and for any batch.
+"""Microgrids, each a set of devices at a bus: what it exports at which marginal value, in closed form, in any batch.
 
-Once the battery's power is fixed, a microgrid has four ways to export one kW more. Each opens at some marginal value mu
-of energy (currency per kWh) and is exhausted at another:
+Once the powers that are decided are fixed, the battery's and those of further devices, a microgrid has four ways to
+export one kW more. Each opens at some marginal value mu of energy (currency per kWh) and is exhausted at another:
 
     feed in PV that was curtailed           at mu = 0
     run the diesel generator                from b to b + 2 a G_max
@@ -19,16 +19,20 @@ An export, and a battery's discharge, are positive. Utility, costs and wear are 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from peergrid.envs.devices import demand, generator, pv, storage
+from peergrid.envs.devices.curve import Rung, next_corner, taken
+from peergrid.envs.devices.storage import Storage
 from peergrid.grid.compiled import compiled, inlined
 from peergrid.grid.errors import InvalidScenario, raise_faults
 
 Side = Literal["left", "right"]
-Rung = tuple[float, float, float]
+DEVICES = Path(storage.__file__).parent  # whose rungs are compiled into the curve
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,29 +67,49 @@ class Microgrids:
             object.__setattr__(self, field.name, value)
         check_microgrids(self)
 
+    @property
+    def battery(self) -> Storage:
+        """Their batteries alone."""
+        return Storage(
+            rating_kw=self.battery_rating_kw,
+            energy_min_kwh=self.energy_min_kwh,
+            energy_max_kwh=self.energy_max_kwh,
+            charge_efficiency=self.charge_efficiency,
+            discharge_efficiency=self.discharge_efficiency,
+            wear_per_kwh=self.wear_per_kwh,
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Interval:
     """What an interval brings: PV available, reference consumption, and the battery power, decided before the dispatch.
 
-    `alpha_per_kw2h` is the slope of the marginal utility w - alpha x; infinite where there is no demand.
+    `alpha_per_kw2h` is the slope of the marginal utility w - alpha x; infinite where there is no demand. `others_kw` is
+    what further devices give that are decided before the dispatch, likewise; None where there are none.
     """
 
     pv_kw: Float[np.ndarray, "*batch agent"]
     demand_kw: Float[np.ndarray, "*batch agent"]
     alpha_per_kw2h: Float[np.ndarray, "*batch agent"]
     battery_kw: Float[np.ndarray, "*batch agent"]
+    others_kw: Float[np.ndarray, "*batch agent"] | None = None
+
+    @property
+    def decided_kw(self) -> Float[np.ndarray, "*batch agent"]:
+        """What is given by all that is decided before the dispatch."""
+        return self.battery_kw if self.others_kw is None else self.battery_kw + self.others_kw
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dispatch:
-    """What every device does; export = PV + diesel + battery - load, to the last bit."""
+    """What every device does; export = PV + diesel + (battery + others) - load, to the last bit."""
 
     pv_kw: Float[np.ndarray, "*batch agent"]
     diesel_kw: Float[np.ndarray, "*batch agent"]
     battery_kw: Float[np.ndarray, "*batch agent"]
     load_kw: Float[np.ndarray, "*batch agent"]
     export_kw: Float[np.ndarray, "*batch agent"]
+    others_kw: Float[np.ndarray, "*batch agent"] | None = None
 
 
 def check_microgrids(microgrids: Microgrids) -> None:
@@ -116,7 +140,7 @@ def export_range(
 ) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
     """The least and the most that each microgrid can export."""
     free_kw, floor_kw = _free_load_kw(microgrids, interval), _floor_kw(microgrids, interval)
-    least_kw = interval.battery_kw - free_kw
+    least_kw = interval.decided_kw - free_kw
     return least_kw, least_kw + (interval.pv_kw + microgrids.diesel_max_kw + (free_kw - floor_kw) + floor_kw)
 
 
@@ -147,7 +171,12 @@ def dispatch_to(microgrids: Microgrids, interval: Interval, export_kw: Float[np.
     """
     _, pv_kw, diesel_kw, load_kw, reached_kw = _reach(microgrids, interval, export_kw)
     return Dispatch(
-        pv_kw=pv_kw, diesel_kw=diesel_kw, battery_kw=interval.battery_kw, load_kw=load_kw, export_kw=reached_kw
+        pv_kw=pv_kw,
+        diesel_kw=diesel_kw,
+        battery_kw=interval.battery_kw,
+        load_kw=load_kw,
+        export_kw=reached_kw,
+        others_kw=interval.others_kw,
     )
 
 
@@ -172,36 +201,26 @@ def export_band(
 def utility(
     microgrids: Microgrids, interval: Interval, load_kw: Float[np.ndarray, "*batch agent"]
 ) -> Float[np.ndarray, "*batch agent"]:
-    """Utility of consumption, currency per hour: w x - alpha / 2 x^2 up to w / alpha, then constant.
-
-    Below the must-serve floor, every kWh that is missing costs `unserved_per_kwh`.
-
-    Source: Samadi et al., IEEE SmartGridComm, 2010.
-    """
-    w = microgrids.utility_w_per_kwh
-    satiation_kw = w / interval.alpha_per_kw2h
-    floor_kw = _floor_kw(microgrids, interval)
-    x = load_kw.clip(floor_kw, satiation_kw)
-    # alpha x^2 as w x (x / satiation): an infinite alpha never meets its x = 0.
-    used = x / np.where(satiation_kw > 0, satiation_kw, 1.0)
-    unserved_kw = np.maximum(floor_kw - load_kw, 0.0)
-    value: Float[np.ndarray, "*batch agent"] = w * x * (1 - used / 2) - microgrids.unserved_per_kwh * unserved_kw
-    return value
+    """Utility of consumption, currency per hour, less what must-serve load that is missing costs."""
+    return demand.utility(
+        microgrids.utility_w_per_kwh,
+        interval.alpha_per_kw2h,
+        _floor_kw(microgrids, interval),
+        microgrids.unserved_per_kwh,
+        load_kw,
+    )
 
 
 def diesel_cost(
     microgrids: Microgrids, diesel_kw: Float[np.ndarray, "*batch agent"]
 ) -> Float[np.ndarray, "*batch agent"]:
     """Cost of generation a G^2 + b G, currency per hour."""
-    a, b = microgrids.diesel_a_per_kw2h, microgrids.diesel_b_per_kwh
-    cost: Float[np.ndarray, "*batch agent"] = (a * diesel_kw + b) * diesel_kw
-    return cost
+    return generator.cost(microgrids.diesel_a_per_kw2h, microgrids.diesel_b_per_kwh, diesel_kw)
 
 
 def wear(microgrids: Microgrids, battery_kw: Float[np.ndarray, "*batch agent"]) -> Float[np.ndarray, "*batch agent"]:
     """Cost of using the battery, currency per hour."""
-    cost: Float[np.ndarray, "*batch agent"] = microgrids.wear_per_kwh * np.abs(battery_kw)
-    return cost
+    return storage.wear(microgrids.battery, battery_kw)
 
 
 def battery_reach(
@@ -209,10 +228,23 @@ def battery_reach(
 ) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
     """The least and the most battery power within the rating that leaves zero export feasible, whatever is stored.
 
-    -(PV + G_max) <= battery <= the most the load can take; the interval's own `battery_kw` is not read.
+    The interval's own `battery_kw` is not read.
     """
-    least_kw = -np.minimum(microgrids.battery_rating_kw, interval.pv_kw + microgrids.diesel_max_kw)
-    return least_kw, np.minimum(microgrids.battery_rating_kw, _free_load_kw(microgrids, interval))
+    drawn_kw, given_kw = decided_reach(microgrids, interval)
+    return -np.minimum(microgrids.battery_rating_kw, drawn_kw), np.minimum(microgrids.battery_rating_kw, given_kw)
+
+
+def decided_reach(
+    microgrids: Microgrids, interval: Interval
+) -> tuple[Float[np.ndarray, "*batch agent"], Float[np.ndarray, "*batch agent"]]:
+    """How much more can be drawn, and given, by decision, so that zero export stays feasible.
+
+    -(PV + G_max) <= what is decided <= the most the load can take: all of it but the battery's own is counted.
+    """
+    drawn_kw, given_kw = interval.pv_kw + microgrids.diesel_max_kw, _free_load_kw(microgrids, interval)
+    if interval.others_kw is None:
+        return drawn_kw, given_kw
+    return drawn_kw + interval.others_kw, given_kw - interval.others_kw
 
 
 def battery_limits(
@@ -232,17 +264,11 @@ def battery_limits(
         least_kwh: Lower end of the window for the energy at the interval's end.
         most_kwh: Its upper end.
     """
-    eta_c, eta_d = microgrids.charge_efficiency, microgrids.discharge_efficiency
-    least_kw, most_kw = battery_reach(microgrids, interval)
-
-    def to_reach(energy_kwh: Float[np.ndarray, "*#batch agent"]) -> Float[np.ndarray, "*batch agent"]:
-        gain_kw = (energy_kwh - stored_kwh) / step_hours
-        # As no efficiency is above 1, the larger of the two is that for charging where it charges.
-        drawn_kw = np.maximum(gain_kw / eta_c, gain_kw * eta_d)
-        feasible_kw: Float[np.ndarray, "*batch agent"] = (-drawn_kw).clip(least_kw, most_kw)
-        return feasible_kw
-
-    return to_reach(most_kwh), to_reach(least_kwh)
+    battery, (least_kw, most_kw) = microgrids.battery, battery_reach(microgrids, interval)
+    return (
+        storage.power_to_reach(battery, stored_kwh, most_kwh, least_kw, most_kw, step_hours),
+        storage.power_to_reach(battery, stored_kwh, least_kwh, least_kw, most_kw, step_hours),
+    )
 
 
 def store(
@@ -253,17 +279,8 @@ def store(
     most_kwh: Float[np.ndarray, "*#batch agent"],
     step_hours: float,
 ) -> Float[np.ndarray, "*batch agent"]:
-    """Energy after an interval at a power within `battery_limits`: E + (eta_c charge - discharge / eta_d) dt.
-
-    Rounding never takes it out of the window. Energy that began outside is not moved in by decree.
-    """
-    charged_kw = microgrids.charge_efficiency * np.maximum(-battery_kw, 0.0)
-    drained_kw = np.maximum(battery_kw, 0.0) / microgrids.discharge_efficiency
-    energy_kwh = stored_kwh + (charged_kw - drained_kw) * step_hours
-    kept_kwh: Float[np.ndarray, "*batch agent"] = energy_kwh.clip(
-        np.minimum(least_kwh, stored_kwh), np.maximum(most_kwh, stored_kwh)
-    )
-    return kept_kwh
+    """Energy in the batteries after an interval at powers within `battery_limits`."""
+    return storage.store(microgrids.battery, stored_kwh, battery_kw, least_kwh, most_kwh, step_hours)
 
 
 def _free_load_kw(microgrids: Microgrids, interval: Interval) -> Float[np.ndarray, "*batch agent"]:
@@ -285,7 +302,7 @@ class _Curves(NamedTuple):
     pv_kw: Float[np.ndarray, "row agent"]
     demand_kw: Float[np.ndarray, "row agent"]
     alpha_per_kw2h: Float[np.ndarray, "row agent"]
-    battery_kw: Float[np.ndarray, "row agent"]
+    decided_kw: Float[np.ndarray, "row agent"]
     w_per_kwh: Float[np.ndarray, " agent"]
     must_serve_share: Float[np.ndarray, " agent"]
     diesel_max_kw: Float[np.ndarray, " agent"]
@@ -300,7 +317,7 @@ def _curves(microgrids: Microgrids, interval: Interval) -> _Curves:
         pv_kw=_rows(interval.pv_kw, shape),
         demand_kw=_rows(interval.demand_kw, shape),
         alpha_per_kw2h=_rows(interval.alpha_per_kw2h, shape),
-        battery_kw=_rows(interval.battery_kw, shape),
+        decided_kw=_rows(interval.decided_kw, shape),
         w_per_kwh=microgrids.utility_w_per_kwh,
         must_serve_share=np.asarray(microgrids.must_serve_share),
         diesel_max_kw=microgrids.diesel_max_kw,
@@ -340,7 +357,7 @@ def _reach(
     return figures.reshape(-1, *shape)
 
 
-@compiled
+@compiled(folder=DEVICES)  # type: ignore[untyped-decorator]
 def _climb(
     curves: _Curves, sell_per_kwh: Float[np.ndarray, "row agent"], buy_per_kwh: Float[np.ndarray, "row agent"]
 ) -> Float[np.ndarray, "end row agent"]:
@@ -350,14 +367,14 @@ def _climb(
         for agent in range(export_kw.shape[2]):
             sold_kw = bought_kw = 0.0
             for rung in _ladder(curves, row, agent):
-                sold_kw += _taken(rung, sell_per_kwh[row, agent], False)
-                bought_kw += _taken(rung, buy_per_kwh[row, agent], True)
-            least_kw = curves.battery_kw[row, agent] - _free_kw(curves, row, agent)
+                sold_kw += taken(rung, sell_per_kwh[row, agent], False)
+                bought_kw += taken(rung, buy_per_kwh[row, agent], True)
+            least_kw = curves.decided_kw[row, agent] - _free_kw(curves, row, agent)
             export_kw[0, row, agent], export_kw[1, row, agent] = least_kw + sold_kw, least_kw + bought_kw
     return export_kw
 
 
-@compiled
+@compiled(folder=DEVICES)  # type: ignore[untyped-decorator]
 def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[np.ndarray, "figure row agent"]:
     """Where each curve first reaches an export: the marginal value, PV, diesel, load, and the export reached.
 
@@ -365,12 +382,12 @@ def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[n
     rather than opening them at the interpolated value keeps the export exact however steep the curve is.
     """
     figures = np.empty((5, *export_kw.shape))
-    taken = np.empty(5)
+    reached = np.empty(5)
     for row in range(export_kw.shape[0]):
         for agent in range(export_kw.shape[1]):
             rungs, free_kw = _ladder(curves, row, agent), _free_kw(curves, row, agent)
-            battery_kw = curves.battery_kw[row, agent]
-            least_kw, most_kw = battery_kw - free_kw, 0.0
+            decided_kw = curves.decided_kw[row, agent]
+            least_kw, most_kw = decided_kw - free_kw, 0.0
             for _, _, size_kw in rungs:
                 most_kw += size_kw
             target_kw = min(max(export_kw[row, agent], least_kw), least_kw + most_kw)
@@ -382,64 +399,47 @@ def _walk(curves: _Curves, export_kw: Float[np.ndarray, "row agent"]) -> Float[n
                 low, high = high, low
                 high[0], taken_kw = corner, 0.0
                 for k, rung in enumerate(rungs):
-                    high[1 + k] = _taken(rung, corner, from_right)
+                    high[1 + k] = taken(rung, corner, from_right)
                     taken_kw += high[1 + k]
                 high[5] = least_kw + taken_kw
                 if from_right:
-                    corner = _next_corner(rungs, corner)
+                    corner = next_corner(rungs, corner)
                 from_right = not from_right
             rise_kw = high[5] - low[5]
             share = (target_kw - low[5]) / rise_kw if rise_kw > 0 else 0.0
             for k in range(5):
-                taken[k] = min(max(low[k] + share * (high[k] - low[k]), low[k]), high[k])
-            value_per_kwh, pv_kw, diesel_kw, cut_kw, unserved_kw = taken
+                reached[k] = min(max(low[k] + share * (high[k] - low[k]), low[k]), high[k])
+            value_per_kwh, pv_kw, diesel_kw, cut_kw, unserved_kw = reached
             load_kw = max(free_kw - cut_kw - unserved_kw, 0.0)
             figures[0, row, agent], figures[1, row, agent], figures[2, row, agent] = value_per_kwh, pv_kw, diesel_kw
-            figures[3, row, agent], figures[4, row, agent] = load_kw, pv_kw + diesel_kw + battery_kw - load_kw
+            figures[3, row, agent], figures[4, row, agent] = load_kw, pv_kw + diesel_kw + decided_kw - load_kw
     return figures
+
+
+@inlined
+def _floor_of(curves: _Curves, row: int, agent: int) -> float:
+    """The must-serve part of the reference consumption."""
+    return curves.must_serve_share[agent] * curves.demand_kw[row, agent]
 
 
 @inlined
 def _free_kw(curves: _Curves, row: int, agent: int) -> float:
     """What is consumed when energy is free."""
-    floor_kw = curves.must_serve_share[agent] * curves.demand_kw[row, agent]
-    return max(curves.w_per_kwh[agent] / curves.alpha_per_kw2h[row, agent], floor_kw)
+    return demand.free_kw(curves.w_per_kwh[agent], curves.alpha_per_kw2h[row, agent], _floor_of(curves, row, agent))
 
 
 @inlined
 def _ladder(curves: _Curves, row: int, agent: int) -> tuple[Rung, Rung, Rung, Rung]:
-    """The ways to export more, each opening linearly between two values: where it opens, where it is exhausted, size.
-
-    A rung whose two values coincide opens at once, as a jump of the curve.
-    """
-    b, diesel_max_kw = curves.diesel_b_per_kwh[agent], curves.diesel_max_kw[agent]
-    w, alpha, unserved = curves.w_per_kwh[agent], curves.alpha_per_kw2h[row, agent], curves.unserved_per_kwh[agent]
-    floor_kw = curves.must_serve_share[agent] * curves.demand_kw[row, agent]
-    # With an infinite alpha nothing is consumed above the floor, and any value will do.
-    at_floor = max(w - alpha * floor_kw, 0.0) if np.isfinite(alpha) else w
-    return (
-        (0.0, 0.0, curves.pv_kw[row, agent]),
-        (b, b + 2 * curves.diesel_a_per_kw2h[agent] * diesel_max_kw, diesel_max_kw),
-        (0.0, at_floor, _free_kw(curves, row, agent) - floor_kw),
-        (unserved, unserved, floor_kw),
+    """The ways to export more, each a device's."""
+    less, none = demand.rungs(
+        curves.w_per_kwh[agent],
+        curves.alpha_per_kw2h[row, agent],
+        _floor_of(curves, row, agent),
+        curves.unserved_per_kwh[agent],
     )
-
-
-@inlined
-def _taken(rung: Rung, value_per_kwh: float, from_right: bool) -> float:
-    """How much of a rung is worth taking at a marginal value, at a jump seen from the left or from the right."""
-    opens, exhausted, size_kw = rung
-    if opens < exhausted:
-        return min(max(value_per_kwh - opens, 0.0), exhausted - opens) / (exhausted - opens) * size_kw
-    return size_kw if value_per_kwh > opens or (from_right and value_per_kwh == opens) else 0.0
-
-
-@inlined
-def _next_corner(rungs: tuple[Rung, Rung, Rung, Rung], corner: float) -> float:
-    """The least value above a corner at which a rung opens or is exhausted."""
-    above = np.inf
-    for opens, exhausted, _ in rungs:
-        for value in (opens, exhausted):
-            if corner < value < above:
-                above = value
-    return above
+    return (
+        pv.rung(curves.pv_kw[row, agent]),
+        generator.rung(curves.diesel_max_kw[agent], curves.diesel_a_per_kw2h[agent], curves.diesel_b_per_kwh[agent]),
+        less,
+        none,
+    )

@@ -13,7 +13,7 @@ from peergrid.envs.p2p_trading.outlook import moving_along, supposed
 from peergrid.envs.p2p_trading.predictors import Question
 from peergrid.envs.p2p_trading.scenario import Scenario, build_profiles
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Public
+from peergrid.envs.p2p_trading.types import Public
 from peergrid.grid.dso import OpfDso
 from peergrid.surrogate.samples import Samples, concatenate
 
@@ -45,7 +45,7 @@ def play(scenario: Scenario, dso: OpfDso, *, days: int, seed: int, held_out: boo
     played: list[Samples] = []
     asked: list[Question] = []
     asked_early: list[Question] = []
-    shape = (days, simulation.n_agent, N_ACTIONS)
+    shape = (days, simulation.n_agent, simulation.params.n_actions)
     for step in rollout(simulation, lambda: rng.uniform(-1.0, 1.0, shape), simulation.step):
         state, now, outcome = step.state, step.now, step.outcome
         response, t = outcome.response, int(state.interval[0])

@@ -16,7 +16,6 @@ from peergrid.baselines.adapters import needs
 from peergrid.envs.common.entries import Entry, box
 from peergrid.envs.p2p_trading.infos import INFOS, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import UnknownName
 
 with needs("TorchRL", "marl"):
@@ -94,7 +93,8 @@ class TradingEnv(EnvBase):
             seen["info"] = Composite(told, shape=(n_row, n_agent))
         self.observation_spec = of_group(**seen)
         self.observation_spec["state"] = bounded(self.simulation.state_entries, n_row)
-        self.action_spec = of_group(action=Bounded(-1.0, 1.0, (n_row, n_agent, N_ACTIONS), dtype=torch.float32))
+        n_numbers = self.simulation.params.n_actions
+        self.action_spec = of_group(action=Bounded(-1.0, 1.0, (n_row, n_agent, n_numbers), dtype=torch.float32))
         self.reward_spec = of_group(reward=Unbounded(per_agent, dtype=torch.float32))
         flags = {
             name: Categorical(2, shape=(n_row, 1), dtype=torch.bool) for name in ("done", "terminated", "truncated")

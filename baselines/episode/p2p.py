@@ -35,13 +35,14 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 class Money:
     """What makes up each microgrid's gain in an interval, in currency: the parts add up to the gain.
 
-    Costs and payments are negative. `stored_energy` is what a day that terminates pays in its last interval for the
-    energy left.
+    Costs and payments are negative. `devices` is what devices beside the standard ones cost: wear, and comfort that is
+    missed. `stored_energy` is what a day that terminates pays in its last interval for the energy left.
     """
 
     utility: Float[np.ndarray, "time agent"]
     generation: Float[np.ndarray, "time agent"]
     wear: Float[np.ndarray, "time agent"]
+    devices: Float[np.ndarray, "time agent"]
     contract: Float[np.ndarray, "time agent"]
     network_charge: Float[np.ndarray, "time agent"]
     deviation: Float[np.ndarray, "time agent"]
@@ -202,6 +203,7 @@ def _money(outcomes: Sequence[Outcome], days: Days, params: Params) -> Money:
         utility=own_use,
         generation=generation,
         wear=worn,
+        devices=-over_time(lambda o: np.sum(o.fleet_costs, axis=0) if o.fleet_costs else np.zeros_like(o.gain)),
         contract=-over_time(lambda o: o.bills.contract),
         network_charge=-over_time(lambda o: o.bills.network_charge),
         deviation=-over_time(lambda o: o.bills.deviation),

@@ -122,10 +122,11 @@ class Case3ThisHour(_FromDayPlan):
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         params, predictor = simulation.params, self.predictor or simulation.predictor
-        battery_kw = self.planned.decide(simulation, now, seen).battery_kw
+        planned = self.planned.decide(simulation, now, seen)
 
         def plan(state: State, days: Days, rows: Bool[np.ndarray, " batch"]) -> Plan:
-            rest = Rest.of(state, days, params).now(battery_kw[rows])
+            fleet_kw = tuple(power_kw[rows] for power_kw in planned.fleet_kw)
+            rest = Rest.of(state, days, params).now(planned.battery_kw[rows], fleet_kw)
             coming = expected(state, days, params, 1)
             return plan_against(answers_of(predictor, coming, state, params), rest, params.microgrids, params)
 

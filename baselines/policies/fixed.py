@@ -22,8 +22,8 @@ from peergrid.envs.microgrid import battery_limits, export_at, export_range, mar
 from peergrid.envs.p2p_trading.env import P2PTrading
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.transition import encode, no_trade
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Decisions, Now
+from peergrid.envs.p2p_trading.transition import encode, no_trade, with_fleets
+from peergrid.envs.p2p_trading.types import Decisions, Now, Powers
 
 FORGETTING, MARGIN_RATE = 0.5, 0.3  # of adaptive bidders
 
@@ -35,7 +35,7 @@ class RandomPolicy:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._env: ParallelEnv[Any, Any, Any] | None = None
-        self._drawn = np.zeros((0, 0, 0, N_ACTIONS), dtype=np.float32)  # [row, interval, agent, number]
+        self._drawn = np.zeros((0, 0, 0, 0), dtype=np.float32)  # [row, interval, agent, number]
 
     def begin(self, env: ParallelEnv[Any, Any, Any]) -> None:
         self._env = env
@@ -46,7 +46,7 @@ class RandomPolicy:
         return {agent: self._rng.uniform(s.low, s.high).astype(s.dtype) for agent, s in spaces.items()}
 
     def begin_rows(self, simulation: Simulation, rows: Bool[np.ndarray, " batch"]) -> None:
-        shape = (simulation.params.intervals, simulation.n_agent, N_ACTIONS)
+        shape = (simulation.params.intervals, simulation.n_agent, simulation.params.n_actions)
         if self._drawn.shape != (len(rows), *shape):
             self._drawn = np.zeros((len(rows), *shape), dtype=np.float32)
         for i, rng in zip(np.flatnonzero(rows), simulation.spawn(rows), strict=True):
@@ -149,11 +149,16 @@ class Planned(MarketPolicy):
             self.plans[i] = self._program.solve(simulation.row(i))
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
+        now = with_fleets(now, _scheduled_fleets(self.plans, simulation), simulation.params)
         battery_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         export_kw = community_export(simulation, now, battery_kw)
         lmp = np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape)
         return Decisions(
-            battery_kw=battery_kw, quantity_kw=export_kw, limit_price_per_kwh=lmp, dispatch_price_per_kwh=lmp
+            battery_kw=battery_kw,
+            quantity_kw=export_kw,
+            limit_price_per_kwh=lmp,
+            dispatch_price_per_kwh=lmp,
+            fleet_kw=now.fleet_kw,
         )
 
 
@@ -180,12 +185,16 @@ class Receding(MarketPolicy):
         assert self._program is not None, "begin_rows() comes first"
         state, _ = simulation.running()
         battery_kw = np.zeros_like(state.stored_kwh)
+        fleet_kw = tuple(np.zeros_like(power_kw) for power_kw in now.fleet_kw)
         for i, t in enumerate(state.interval.tolist()):
             if t < simulation.params.intervals:
                 del self._stored[i][t:]  # if this interval was asked about before
                 self._stored[i].append(state.stored_kwh[i])
                 plan = self._program.solve(simulation.row(i), np.stack(self._stored[i]))
                 battery_kw[i] = plan.battery_kw[t]
+                for wished_kw, planned_kw in zip(fleet_kw, plan.fleet_kw, strict=True):
+                    wished_kw[i] = planned_kw[t]
+        now = with_fleets(now, fleet_kw, simulation.params)
         battery_kw = within_limits(battery_kw, now)
         lmp = np.broadcast_to(now.lmp_per_kwh[:, None], battery_kw.shape)
         if self.together:
@@ -195,7 +204,11 @@ class Receding(MarketPolicy):
             interval = replace(now.interval, battery_kw=battery_kw)
             export_kw = export_at(simulation.params.microgrids, interval, price, "left")
         return Decisions(
-            battery_kw=battery_kw, quantity_kw=export_kw, limit_price_per_kwh=lmp, dispatch_price_per_kwh=price
+            battery_kw=battery_kw,
+            quantity_kw=export_kw,
+            limit_price_per_kwh=lmp,
+            dispatch_price_per_kwh=price,
+            fleet_kw=now.fleet_kw,
         )
 
 
@@ -334,6 +347,7 @@ class Optimal(MarketPolicy):
 
     def decide(self, simulation: Simulation, now: Now, seen: Float[np.ndarray, "batch agent entry"]) -> Decisions:
         params, (state, _) = simulation.params, simulation.running()
+        now = with_fleets(now, _scheduled_fleets(self.plans, simulation), params)
         planned_kw = within_limits(_scheduled(self.plans, "battery_kw", simulation), now)
         decisions = targeting(simulation, now, planned_kw, _scheduled(self.plans, "export_kw", simulation))
         aim_kwh = np.stack([self._stored_kwh[i][t + 1] for i, t in enumerate(state.interval)])
@@ -359,6 +373,7 @@ def targeting(
         quantity_kw=np.zeros_like(export_kw),
         limit_price_per_kwh=np.broadcast_to(now.lmp_per_kwh[:, None], export_kw.shape),
         dispatch_price_per_kwh=value + spread * np.sign(export_kw),
+        fleet_kw=now.fleet_kw,
     )
 
 
@@ -386,6 +401,13 @@ def _scheduled(plans: Mapping[int, Schedule], what: str, simulation: Simulation)
     """What each row's plan says of the interval that begins."""
     step = simulation.running()[0].interval
     return np.stack([getattr(plans[i], what)[t] for i, t in enumerate(step)])
+
+
+def _scheduled_fleets(plans: Mapping[int, Schedule], simulation: Simulation) -> Powers:
+    """What each row's plan says of further devices in the interval that begins."""
+    step = simulation.running()[0].interval
+    each = range(len(simulation.params.fleets))
+    return tuple(np.stack([plans[i].fleet_kw[k][t] for i, t in enumerate(step)]) for k in each)
 
 
 def _arbitrage(simulation: Simulation, now: Now) -> Float[np.ndarray, "batch agent"]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,17 +23,23 @@ from jaxtyping import Bool, Float
 from peergrid.baselines.policies.fixed import MarketPolicy, targeting, within_limits
 from peergrid.baselines.policies.storage import interpolated, plan_storage
 from peergrid.envs.common.rows import rows_of
-from peergrid.envs.microgrid import Interval, Microgrids, battery_reach, export_at, export_range
+from peergrid.envs.devices.against_prices import plan_levels
+from peergrid.envs.devices.device import START, Course, Fleet, undecided
+from peergrid.envs.microgrid import Interval, Microgrids, battery_reach, decided_reach, export_at, export_range
 from peergrid.envs.p2p_trading.outlook import Expected, ask, expected, moving_along
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.simulation import Simulation, energy_window
-from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Params, State
+from peergrid.envs.p2p_trading.transition import with_fleets
+from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Params, Powers, State
 from peergrid.grid.dso import DsoQuery
 
 EXPORTS = 7  # that are asked about first, from full import to full export
 REFINEMENTS = 2  # times that three more are asked about around the plan, each time four times closer
 FINER = 8  # points of a curve for each that was predicted
-POWERS = 33  # battery powers at which the worth of a kW is taken
+POWERS = 33  # powers at which the worth of a kW is taken
+TURNS = 2  # in which battery and further devices are planned anew, each against the plans of the others
+SHOWN = ("pv_kw", "demand_kw", "alpha_per_kw2h", "battery_kw")  # of an interval; `others_kw` is what is planned
+PARTS = ("interval", "courses", "fleets")  # of the rest of a day, that are no arrays
 FIRST_ROUNDS, ROUNDS = (
     3,
     1,
@@ -50,7 +57,8 @@ class Rest:
     """What is left of the day for rows that are in the same interval, as the microgrids expect it.
 
     Sun and demand of each microgrid's own, what it can export at least and at most with its battery anywhere between
-    `charging_kw` (negative) and `discharging_kw`, and the window of its stored energy at every boundary.
+    `charging_kw` (negative) and `discharging_kw`, and the window of its stored energy at every boundary. `courses` and
+    `levels` are those of further devices, `fleet_kw` what they do if nobody decides.
     """
 
     interval: Interval
@@ -61,6 +69,10 @@ class Rest:
     discharging_kw: Float[np.ndarray, "row ahead agent"]
     least_kwh: Float[np.ndarray, "row boundary agent"]
     most_kwh: Float[np.ndarray, "row boundary agent"]
+    courses: tuple[Course, ...] = ()
+    levels: tuple[Float[np.ndarray, "row agent"], ...] = ()
+    fleet_kw: tuple[Float[np.ndarray, "row ahead agent"], ...] = ()
+    fleets: tuple[Fleet, ...] = ()
 
     @classmethod
     def of(cls, state: State, days: Days, params: Params) -> Rest:
@@ -77,7 +89,11 @@ class Rest:
         idle_least_kw, idle_most_kw = export_range(grids, interval)
         charging_kw, discharging_kw = battery_reach(grids, interval)
         most_load_kw = grids.utility_w_per_kwh / interval.alpha_per_kw2h
-        least_kwh, most_kwh = energy_window(params, pv_kw, most_load_kw)
+        courses = tuple(
+            _expected(course, forecast, t, n)
+            for course, forecast in zip(days.courses, days.forecast_courses, strict=True)
+        )
+        least_kwh, most_kwh = energy_window(params, pv_kw, most_load_kw, courses)
         return cls(
             interval=interval,
             stored_kwh=state.stored_kwh,
@@ -87,22 +103,40 @@ class Rest:
             discharging_kw=discharging_kw,
             least_kwh=least_kwh,
             most_kwh=most_kwh,
+            courses=courses,
+            levels=state.levels,
+            fleets=params.fleets,
+            fleet_kw=tuple(undecided(c, level) for c, level in zip(courses, state.levels, strict=True)),
         )
+
+    def export_range(self) -> tuple[Float[np.ndarray, "row ahead agent"], Float[np.ndarray, "row ahead agent"]]:
+        """The least and the most that could be exported, whatever is stored."""
+        least_kw, most_kw = self.idle_least_kw + self.charging_kw, self.idle_most_kw + self.discharging_kw
+        for course in self.courses:
+            least_kw, most_kw = least_kw + course.least_kw, most_kw + course.most_kw
+        return least_kw, most_kw
 
     def only(self, agent: int) -> Rest:
         """That of one microgrid alone."""
-        one = slice(agent, agent + 1)
+        here = (..., slice(agent, agent + 1))
         return Rest(
-            interval=Interval(**{f.name: getattr(self.interval, f.name)[..., one] for f in fields(Interval)}),
-            **{f.name: getattr(self, f.name)[..., one] for f in fields(Rest) if f.name != "interval"},
+            interval=_part(self.interval, here),
+            courses=tuple(course.of_agent(agent) for course in self.courses),
+            fleets=tuple(fleet.of_agent(agent) for fleet in self.fleets),
+            **{f.name: rows_of(getattr(self, f.name), here) for f in fields(Rest) if f.name not in PARTS},
         )
 
-    def now(self, battery_kw: Float[np.ndarray, "row agent"]) -> Rest:
-        """The interval that begins alone, with batteries as given."""
+    def now(self, battery_kw: Float[np.ndarray, "row agent"], fleet_kw: Powers = ()) -> Rest:
+        """The interval that begins alone, with batteries, and further devices, as given."""
         given_kw = battery_kw[:, None]
         return replace(
             self,
-            interval=Interval(**{f.name: getattr(self.interval, f.name)[:, :1] for f in fields(Interval)}),
+            interval=_part(self.interval, (slice(None), slice(1))),
+            courses=tuple(
+                replace(c.over((slice(None), slice(1))), least_kw=power_kw[:, None], most_kw=power_kw[:, None])
+                for c, power_kw in zip(self.courses, fleet_kw, strict=True)
+            ),
+            fleet_kw=tuple(power_kw[:, None] for power_kw in fleet_kw),
             idle_least_kw=self.idle_least_kw[:, :1],
             idle_most_kw=self.idle_most_kw[:, :1],
             charging_kw=given_kw,
@@ -110,12 +144,29 @@ class Rest:
         )
 
 
+def _part(interval: Interval, index: Any) -> Interval:
+    """What an index takes of an interval's arrays."""
+    return replace(interval, **{name: getattr(interval, name)[index] for name in SHOWN})
+
+
+def _expected(course: Course, forecast: Course, t: int, n: int) -> Course:
+    """The intervals of a day from t on: that one as it is, later ones as forecast."""
+    seen, ahead = course.over((slice(None), slice(t, t + 1))), forecast.over((slice(None), slice(t + 1, n)))
+    values = {
+        f.name: np.concatenate([getattr(seen, f.name), getattr(ahead, f.name)], axis=1)
+        for f in fields(Course)
+        if f.name != START
+    }
+    return Course(**values, start_level=course.start_level)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """Exports and batteries of the intervals ahead."""
+    """Exports, batteries and further devices in the intervals ahead."""
 
     export_kw: Float[np.ndarray, "row ahead agent"]
     battery_kw: Float[np.ndarray, "row ahead agent"]
+    fleet_kw: tuple[Float[np.ndarray, "row ahead agent"], ...] = ()
 
 
 def plan_against(
@@ -128,8 +179,8 @@ def plan_against(
             as a monopolist does, rather than take the price as given.
     """
     cap = params.market.price_cap_per_kwh
-    least_kw = rest.idle_least_kw + rest.charging_kw
-    range_kw = rest.idle_most_kw + rest.discharging_kw - least_kw
+    least_kw, most_kw = rest.export_range()
+    range_kw = most_kw - least_kw
     asked_kw = least_kw[..., None] + range_kw[..., None] * np.linspace(0.0, 1.0, EXPORTS)
     accepted_kw, price = answer(asked_kw)
     plan, width_kw = None, range_kw / (EXPORTS - 1) / 2
@@ -191,31 +242,48 @@ def _plan_along(
         marginal = np.minimum.accumulate(marginal, -1).clip(0.0, params.market.price_cap_per_kwh)
     # Point by point, sun, diesel and load follow the price; the battery makes up what is missing of the export.
     by_point = np.moveaxis(marginal, -1, 0)
-    each = Interval(
-        **{f.name: np.broadcast_to(getattr(rest.interval, f.name), by_point.shape) for f in fields(Interval)}
-    )
+    each = Interval(**{name: np.broadcast_to(getattr(rest.interval, name), by_point.shape) for name in SHOWN})
     others_kw = np.moveaxis(export_at(microgrids, each, by_point, "left"), 0, -1)
     needed_kw = np.maximum.accumulate(export_kw - others_kw, -1)
 
-    power_kw = np.linspace(rest.charging_kw, rest.discharging_kw, POWERS, axis=-1)
-    worth = interpolated(power_kw, needed_kw, marginal)
-    steps_kw = np.diff(power_kw, axis=-1)
-    earned = np.cumsum((worth[..., 1:] + worth[..., :-1]) / 2 * steps_kw, axis=-1)
-    earned = np.concatenate([np.zeros_like(earned[..., :1]), earned], -1)
-    earned -= microgrids.wear_per_kwh[:, None] * np.abs(power_kw)
-    battery_kw = plan_storage(
-        microgrids,
-        rest.stored_kwh,
-        rest.least_kwh,
-        rest.most_kwh,
-        rest.charging_kw,
-        rest.discharging_kw,
-        earned * params.step_hours,
-        params.step_hours,
-    )
-    planned_kw = interpolated(battery_kw[..., None], needed_kw, export_kw)[..., 0]
-    planned_kw = planned_kw.clip(rest.idle_least_kw + battery_kw, rest.idle_most_kw + battery_kw)
-    return Plan(export_kw=planned_kw, battery_kw=battery_kw)
+    def earned(
+        low_kw: np.ndarray, high_kw: np.ndarray, beside_kw: np.ndarray | None, wear_per_kwh: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Powers from the least to the most, and what each earns per hour beside what all else is decided to give."""
+        power_kw = np.linspace(low_kw, high_kw, POWERS, axis=-1)
+        at_kw = power_kw if beside_kw is None else power_kw + beside_kw[..., None]
+        worth = interpolated(at_kw, needed_kw, marginal)
+        steps_kw = np.diff(power_kw, axis=-1)
+        sums = np.cumsum((worth[..., 1:] + worth[..., :-1]) / 2 * steps_kw, axis=-1)
+        sums = np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
+        sums -= wear_per_kwh[:, None] * np.abs(power_kw)
+        return power_kw, sums * params.step_hours
+
+    def with_battery(others_kw: np.ndarray | None) -> np.ndarray:
+        low_kw, high_kw = rest.charging_kw, rest.discharging_kw
+        if others_kw is not None:
+            low_kw, high_kw = battery_reach(microgrids, replace(rest.interval, others_kw=others_kw))
+            low_kw, high_kw = np.maximum(low_kw, rest.charging_kw), np.minimum(high_kw, rest.discharging_kw)
+            high_kw = np.maximum(low_kw, high_kw)
+        worth = earned(low_kw, high_kw, others_kw, microgrids.wear_per_kwh)[1]
+        limits = (rest.stored_kwh, rest.least_kwh, rest.most_kwh, low_kw, high_kw)
+        return plan_storage(microgrids, *limits, worth, params.step_hours)
+
+    fleet_kw = list(rest.fleet_kw)
+    battery_kw = with_battery(np.sum(fleet_kw, axis=0) if fleet_kw else None)
+    for _ in range(TURNS if fleet_kw else 0):  # each in its turn against what all others are decided to do
+        for k, (fleet, course) in enumerate(zip(rest.fleets, rest.courses, strict=True)):
+            beside_kw = battery_kw + np.sum(fleet_kw, axis=0) - fleet_kw[k]
+            drawn_kw, given_kw = decided_reach(microgrids, replace(rest.interval, others_kw=beside_kw))
+            low_kw = np.maximum(course.least_kw, -np.maximum(drawn_kw, 0.0))
+            high_kw = np.maximum(np.minimum(course.most_kw, np.maximum(given_kw, 0.0)), low_kw)
+            worth = earned(low_kw, high_kw, beside_kw, fleet.wear_per_kwh)[1]
+            fleet_kw[k] = plan_levels(fleet, course, rest.levels[k], low_kw, high_kw, worth, params.step_hours)
+        battery_kw = with_battery(np.sum(fleet_kw, axis=0))
+    decided_kw = battery_kw + np.sum(fleet_kw, axis=0) if fleet_kw else battery_kw
+    planned_kw = interpolated(decided_kw[..., None], needed_kw, export_kw)[..., 0]
+    planned_kw = planned_kw.clip(rest.idle_least_kw + decided_kw, rest.idle_most_kw + decided_kw)
+    return Plan(export_kw=planned_kw, battery_kw=battery_kw, fleet_kw=tuple(fleet_kw))
 
 
 def answers_of(predictor: Predictor, coming: Expected, state: State, params: Params) -> Answer:
@@ -291,7 +359,8 @@ class NetworkMpc(MarketPolicy):
             t = int(state.interval[0])
             rest, coming = Rest.of(state, days, params), expected(state, days, params, params.intervals - t)
             export_kw, battery_kw = self._plans[rows, t:], np.zeros_like(rest.charging_kw)
-            export_kw = export_kw.clip(rest.idle_least_kw + rest.charging_kw, rest.idle_most_kw + rest.discharging_kw)
+            least_kw, most_kw = rest.export_range()
+            export_kw, fleet_kw = export_kw.clip(least_kw, most_kw), [power_kw.copy() for power_kw in rest.fleet_kw]
             for _ in range(FIRST_ROUNDS if self._is_new[rows].any() else ROUNDS):
                 for agent in range(simulation.n_agent):
                     own = plan_against(
@@ -301,8 +370,10 @@ class NetworkMpc(MarketPolicy):
                         params,
                     )
                     export_kw[..., agent], battery_kw[..., agent] = own.export_kw[..., 0], own.battery_kw[..., 0]
+                    for all_kw, own_kw in zip(fleet_kw, own.fleet_kw, strict=True):
+                        all_kw[..., agent] = own_kw[..., 0]
             self._plans[rows, t:], self._is_new[rows] = export_kw, False
-            return Plan(export_kw=export_kw, battery_kw=battery_kw)
+            return Plan(export_kw=export_kw, battery_kw=battery_kw, fleet_kw=tuple(fleet_kw))
 
         return followed(simulation, now, plan)
 
@@ -347,11 +418,17 @@ def followed(
     """What the first interval of each row's plan comes to; rows in the same interval are planned together."""
     state, days = simulation.running()
     battery_kw, export_kw = np.zeros_like(state.stored_kwh), np.zeros_like(state.stored_kwh)
+    fleet_kw = tuple(power_kw.copy() for power_kw in now.fleet_kw)
     for t in sorted(set(state.interval.tolist())):
         if t < simulation.params.intervals:
             rows = state.interval == t
             found = plan(rows_of(state, rows), rows_of(days, rows), rows)
             battery_kw[rows], export_kw[rows] = found.battery_kw[:, 0], found.export_kw[:, 0]
+            for all_kw, planned_kw in zip(fleet_kw, found.fleet_kw, strict=True):
+                all_kw[rows] = planned_kw[:, 0]
+    now = with_fleets(now, fleet_kw, simulation.params)
+    for kept_kw, planned_kw in zip(now.fleet_kw, fleet_kw, strict=True):
+        export_kw = export_kw + kept_kw - planned_kw
     kept_kw = within_limits(battery_kw, now)
     export_kw = export_kw + kept_kw - battery_kw
     return replace(targeting(simulation, now, kept_kw, export_kw), quantity_kw=export_kw)

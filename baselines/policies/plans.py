@@ -6,7 +6,7 @@ Both are compiled once, set for each day, and solved by Clarabel.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cvxpy as cp
@@ -14,9 +14,11 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from peergrid.envs.devices.device import START, Course
+from peergrid.envs.devices.terms import FleetTerms, stored_flow
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation, build_params
-from peergrid.envs.p2p_trading.types import Params
+from peergrid.envs.p2p_trading.types import Days, Params
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.opf.branch_flow import branch_flow
 from peergrid.grid.opf.conic import LARGEST_RATING_PU
@@ -30,11 +32,12 @@ REDUCED = ("reduced_tol_gap_abs", "reduced_tol_gap_rel", "reduced_tol_feas")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Schedule:
-    """Batteries and exports of a day, and what the plan says it is worth, in currency."""
+    """Batteries, exports and further devices of a day, and what the plan says it is worth, in currency."""
 
     battery_kw: Float[np.ndarray, "time agent"]
     export_kw: Float[np.ndarray, "time agent"]
     value: float
+    fleet_kw: tuple[Float[np.ndarray, "time agent"], ...] = ()
 
 
 class _Devices:
@@ -59,8 +62,7 @@ class _Devices:
 
         rating = row(grids.battery_rating_kw, 1 / unit_kw)
         diesel_max = row(grids.diesel_max_kw, 1 / unit_kw)
-        flow_in = cp.multiply(row(grids.charge_efficiency), charge)
-        flow_out = cp.multiply(row(1.0 / grids.discharge_efficiency), discharge)
+        self.fleets = [FleetTerms(fleet, shape[0], unit_kw) for fleet in params.fleets]
         self.battery = discharge - charge
         self.export = pv + diesel + self.battery - served + unserved
         self.constraints = [
@@ -74,10 +76,19 @@ class _Devices:
             self.battery <= self.satiation,
             self.battery >= -(self.pv + diesel_max),
             energy[0] == params.initial_kwh / unit_kw,
-            energy[1:] == energy[:-1] + hours * (flow_in - flow_out),
+            energy[1:] == energy[:-1] + hours * stored_flow(grids.battery, charge, discharge),
             energy >= self.least_energy,
             energy <= self.most_energy,
         ]
+        others: Any = 0.0
+        for terms in self.fleets:
+            # Each leaves zero export feasible beside those before it, and the battery beside all.
+            others = others + terms.power
+            reach = (-(self.pv + diesel_max), self.satiation)
+            self.constraints += [*terms.constraints, others >= reach[0], others <= reach[1]]
+        if self.fleets:
+            self.export = self.export + others
+            self.constraints += [self.battery + others >= reach[0], self.battery + others <= reach[1]]
         u = unit_kw
         utility = cp.sum(cp.multiply(row(grids.utility_w_per_kwh, u), served)) - 0.5 * cp.sum_squares(
             cp.multiply(self.sqrt_alpha, served)
@@ -91,11 +102,22 @@ class _Devices:
         self.left_price = cp.Parameter(nonneg=True)
         left = cp.sum(cp.multiply(grids.discharge_efficiency, u * energy[-1] - params.initial_kwh))
         terminal = self.left_price * left if params.terminates else 0.0
-        self.value = hours * (utility - diesel_cost - wear - missing) + terminal
+        rate = utility - diesel_cost - wear - missing
+        for terms in self.fleets:
+            rate = rate - terms.cost
+        self.value = hours * rate + terminal
 
-    def set(self, simulation: Simulation, pv_kw: Float[np.ndarray, "time agent"]) -> None:
-        """Fill in a day, with the PV that is expected."""
-        _, days = simulation.running()
+    def set(
+        self,
+        simulation: Simulation,
+        pv_kw: Float[np.ndarray, "time agent"],
+        courses: tuple[Course, ...],
+        first: int = 0,
+    ) -> None:
+        """Fill in a day, with what is expected of the sun and of further devices from the first interval on."""
+        state, days = simulation.running()
+        for terms, course, level in zip(self.fleets, courses, state.levels, strict=True):
+            terms.set(course, level[0], first)
         grids, n, u = simulation.params.microgrids, simulation.params.intervals, self.unit_kw
         alpha, demand_kw = days.alpha_per_kw2h[0, :n], days.demand_kw[0, :n]
         floor = grids.must_serve_share * demand_kw / u
@@ -108,7 +130,10 @@ class _Devices:
 
     def schedule(self, value: float) -> Schedule:
         return Schedule(
-            battery_kw=self.battery.value * self.unit_kw, export_kw=self.export.value * self.unit_kw, value=value
+            battery_kw=self.battery.value * self.unit_kw,
+            export_kw=self.export.value * self.unit_kw,
+            value=value,
+            fleet_kw=tuple(terms.power_kw() for terms in self.fleets),
         )
 
 
@@ -150,7 +175,8 @@ class DayPlan:
         if stored_kwh is not None:
             known = len(stored_kwh)
             lmp[:known], pv_kw[:known] = days.lmp_per_kwh[0, :known], days.pv_kw[0, :known]
-        self.devices.set(simulation, pv_kw)
+        first = 0 if stored_kwh is None else known - 1
+        self.devices.set(simulation, pv_kw, expected_courses(days, n, first), first)
         if stored_kwh is not None:
             # What was stored is kept to within rounding, so that the way there stays feasible.
             for window, slack in ((self.devices.least_energy, -SLACK), (self.devices.most_energy, SLACK)):
@@ -222,13 +248,28 @@ class Optimum:
         load, q_load = days.load_kw[0, :n], days.load_kvar[0, :n]
         sheddable = np.maximum(load, 0.0)
         sheddable[:, 0] = 0.0
-        self.devices.set(simulation, days.pv_kw[0, :n])
+        self.devices.set(simulation, days.pv_kw[0, :n], expected_courses(days, n, n))
         self.lmp.value = days.lmp_per_kwh[0, :n]
         self.load_p.value = load / s
         self.load_q.value = (q_load - feeder.capacitor_kvar) / s
         self.sheddable.value = sheddable / s
         self.tan_phi.value = np.where(sheddable > 0, q_load / np.where(sheddable > 0, sheddable, 1.0), 0.0)
         return self.devices.schedule(_solve(self.program, "perfect-foresight optimum"))
+
+
+def expected_courses(days: Days, intervals: int, known: int) -> tuple[Course, ...]:
+    """What the first row's day brings to further devices: as it is up to interval `known`, as forecast after it."""
+
+    def mixed(course: Course, forecast: Course) -> Course:
+        values = {}
+        for f in fields(Course):
+            actual, expected = getattr(course, f.name)[0], getattr(forecast, f.name)[0]
+            values[f.name] = (
+                actual if f.name == START else np.concatenate([actual[: known + 1], expected[known + 1 :]])[:intervals]
+            )
+        return Course(**values)
+
+    return tuple(mixed(*both) for both in zip(days.courses, days.forecast_courses, strict=True))
 
 
 def _at_buses(bus: np.ndarray, n_bus: int) -> Any:

@@ -18,7 +18,6 @@ from peergrid.baselines.adapters.benchmarl import TradingTask
 from peergrid.baselines.adapters.torchrl import GROUP
 from peergrid.baselines.policies.learned import Actor
 from peergrid.baselines.training.lesson import CHECKPOINT, Lesson, Progress, save_whole
-from peergrid.envs.p2p_trading.types import N_ACTIONS
 from peergrid.grid.errors import InvalidCheckpoint, PeergridError, UnknownName
 
 with needs("BenchMARL", "marl"):
@@ -141,7 +140,8 @@ class Course(Callback):
         weights = [layer.weight.detach().cpu().numpy().copy() for layer in linear]
         biases = [layer.bias.detach().cpu().numpy().copy() for layer in linear]
         # The last layer's first outputs are the locations of actions, the others scales, or none.
-        weights[-1], biases[-1] = weights[-1][:N_ACTIONS], biases[-1][:N_ACTIONS]
+        n_numbers = self.experiment.action_spec[GROUP, "action"].shape[-1]
+        weights[-1], biases[-1] = weights[-1][:n_numbers], biases[-1][:n_numbers]
         return Actor(weights=tuple(weights), biases=tuple(biases), activation="tanh", bound="tanh")
 
     def write(self, path: Path) -> None:

@@ -160,19 +160,25 @@ def differentiable(
     Rewards are not counted from no trade: that is a constant less, which has no slope but would have to be played.
 
     Raises:
-        PeergridError: The scenario has several correction rounds.
+        PeergridError: The scenario has several correction rounds, or devices with decisions of their own.
     """
     if scenario.market.correction_rounds != 1:
         raise PeergridError(
             f"learning through the operator needs correction_rounds=1, not {scenario.market.correction_rounds}"
         )
-    return Simulation(
+    simulation = Simulation(
         replace(scenario, over_no_trade=False),
         num_envs=num_envs,
         predictor=predictor,
         predicted_intervals=predicted_intervals,
         dso=DifferentiableDso(build_dso(scenario)),
     )
+    if simulation.params.n_actions != N_ACTIONS:
+        raise PeergridError(
+            f"learning through the operator knows the {N_ACTIONS} numbers of a microgrid with battery, generator and "
+            f"sun, not those of further devices: {simulation.params.n_actions} in scenario {scenario.name!r}"
+        )
+    return simulation
 
 
 class Climber:

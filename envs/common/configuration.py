@@ -107,6 +107,12 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(values, Mapping):
         faults.append(f"{where or 'scenario'} is {values!r}, not a mapping")
         return None
+    if hasattr(cls, "of_kind"):  # one of several, which the values name
+        try:
+            cls = cls.of_kind(values)
+        except UnknownName as error:
+            faults.append(f"{where}kind: {error}")
+            return None
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     before = len(faults)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,6 +28,7 @@ class Episodes:
         num_envs: int,
         seed: int,
         season: tuple[int, int] = (0, 0),
+        beside: Callable[[np.random.Generator], tuple[Any, ...]] | None = None,
     ) -> None:
         """
         Args:
@@ -34,8 +36,9 @@ class Episodes:
             intervals: Of the episode alone.
             seed: Decides held-out days, together with their numbers.
             season: First day that is drawn, and how many from there on, around the year's end; all, if 0.
+            beside: What is drawn for each day's devices, from the generator that drew the day.
         """
-        self.source, self.shape, self.seed, self.season = source, shape, seed, season
+        self.source, self.shape, self.seed, self.season, self.beside = source, shape, seed, season, beside
         self.span = -(-intervals // shape.intervals_per_day)
         self.generators: list[np.random.Generator] = [np_random()[0] for _ in range(num_envs)]
         self._drew = list(self.generators)  # that drew each row's day: a held-out day has one of its own
@@ -72,7 +75,10 @@ class Episodes:
             generators = [np.random.default_rng(stream) for stream in streams]
         for i, rng in zip(places, generators, strict=True):
             self._drew[i] = rng
-        return [self.source.draw(self.shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
+        drawn = [self.source.draw(self.shape, day, rng) for day, rng in zip(chosen, generators, strict=True)]
+        if self.beside is None:
+            return drawn
+        return [replace(day, devices=self.beside(rng)) for day, rng in zip(drawn, generators, strict=True)]
 
     def spawn(self, places: Sequence[int]) -> list[np.random.Generator]:
         """A generator for each of these rows, for what is random beside its day; fixed by what fixed the day."""
@@ -80,7 +86,7 @@ class Episodes:
 
     def row(self, i: int) -> Episodes:
         """Those of row i alone, which go on with its generators."""
-        alone = Episodes(self.source, self.shape, 1, 1, self.seed, self.season)
+        alone = Episodes(self.source, self.shape, 1, 1, self.seed, self.season, self.beside)
         alone.span, alone.generators, alone._drew = self.span, [self.generators[i]], [self._drew[i]]
         return alone
 

@@ -94,6 +94,7 @@ class Day:
         demand_pu: Reference consumption of each microgrid as a share of its peak, 0 to 1.
         lmp_per_kwh: Real-time price at the substation.
         lmp_day_ahead_per_kwh: The day-ahead price, known before the day begins.
+        devices: What a market draws beside it for devices that come and go.
     """
 
     load_pu: Float[np.ndarray, "interval bus"]
@@ -103,6 +104,7 @@ class Day:
     demand_pu: Float[np.ndarray, "interval agent"]
     lmp_per_kwh: Float[np.ndarray, " interval"]
     lmp_day_ahead_per_kwh: Float[np.ndarray, " interval"]
+    devices: tuple[Any, ...] = ()
 
 
 @runtime_checkable

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from peergrid.envs.common.actions import arrays_of
 from peergrid.envs.common.env import Infos, MarketEnv
 from peergrid.envs.common.profiles import ProfileSource
-from peergrid.envs.p2p_trading.infos import INFOS, measure, nothing_yet
+from peergrid.envs.p2p_trading.infos import infos_of, measure, nothing_yet
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.scenario import Scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
+from peergrid.envs.p2p_trading.types import Outcome
 from peergrid.grid.dso import Dso
 
 
@@ -38,6 +38,9 @@ class P2PTrading(MarketEnv):
     | 1 | offered quantity | buy the rating | sell the rating |
     | 2 | limit price of the offer | LMP - half-spread | LMP + half-spread |
     | 3 | dispatch price: the nodal price expected (0: the one published last) | 0 | price cap |
+
+    A scenario with further devices adds a number for each kind of them: its power, from drawing at its rating (-1) over
+    nothing (0) to giving at its rating (+1).
 
     Set-points and quantities beyond what is physically possible are clipped; `infos["clipped_kw"]` says by how much.
 
@@ -108,14 +111,15 @@ class P2PTrading(MarketEnv):
         )
         self.max_cycles = self.simulation.params.intervals  # to read: the horizon itself is fixed in the simulation
         agents = self.simulation.agents
-        super().__init__(dict.fromkeys(agents, self.simulation.entries), dict.fromkeys(agents, N_ACTIONS), render_mode)
+        entries, n_numbers = self.simulation.entries, self.simulation.params.n_actions
+        super().__init__(dict.fromkeys(agents, entries), dict.fromkeys(agents, n_numbers), render_mode)
 
     @property
     def last_outcome(self) -> Outcome | None:
         """What happened in the last interval; None before the first."""
         return self.simulation.outcome
 
-    def stacked(self, actions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "1 agent 4"]:
+    def stacked(self, actions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "1 agent number"]:
         """The actions of all agents as one array.
 
         Raises:
@@ -130,6 +134,7 @@ class P2PTrading(MarketEnv):
 
     def _infos(self, outcome: Outcome | None) -> Infos:
         simulation = self.simulation
-        told = measure(outcome, simulation.params) if outcome else nothing_yet(1, simulation.n_agent)
+        told = measure(outcome, simulation.params) if outcome else nothing_yet(1, simulation.params)
         each = told[:, 0].T.tolist()
-        return {agent: dict(zip(INFOS, own, strict=True)) for agent, own in zip(self.agents, each, strict=True)}
+        names = infos_of(simulation.params)
+        return {agent: dict(zip(names, own, strict=True)) for agent, own in zip(self.agents, each, strict=True)}

@@ -54,13 +54,27 @@ INFOS: dict[str, tuple[str, str]] = {
 _PLACE = {name: k for k, name in enumerate(INFOS)}
 
 
-def nothing_yet(n_row: int, n_agent: int) -> Float[np.ndarray, "info batch agent"]:
+def infos_of(params: Params) -> dict[str, tuple[str, str]]:
+    """INFOS, and what is reported of devices beside the standard ones."""
+    found = dict(INFOS)
+    for fleet in params.fleets:
+        kind, name = fleet.kind, fleet.name
+        found[f"{name}_kw"] = ("kW", f"power of the {name}, positive given")
+        found[f"{name}_{kind.level_suffix}"] = (
+            kind.level_unit,
+            f"{kind.level_name} of the {name} at the interval's end",
+        )
+        found[f"{name}_cost"] = ("currency", f"what the {name} cost beside its energy")
+    return found
+
+
+def nothing_yet(n_row: int, params: Params) -> Float[np.ndarray, "info batch agent"]:
     """The infos before the first interval: zero throughout."""
-    return np.zeros((len(INFOS), n_row, n_agent))
+    return np.zeros((len(infos_of(params)), n_row, len(params.agent_bus)))
 
 
 def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch agent"]:
-    """The infos of an interval, in the order and the units of INFOS."""
+    """The infos of an interval, in the order and the units of `infos_of`."""
     response, feeder, hours = outcome.response, params.feeder, params.step_hours
     parts = response.price_parts
 
@@ -105,7 +119,13 @@ def measure(outcome: Outcome, params: Params) -> Float[np.ndarray, "info batch a
         "gain": outcome.gain,
         "clipped_kw": outcome.clipped_kw,
     }
-    measured = np.empty((len(INFOS), *outcome.gain.shape))
+    of_fleets = [
+        values
+        for power_kw, level, cost in zip(outcome.decisions.fleet_kw, outcome.levels, outcome.fleet_costs, strict=True)
+        for values in (power_kw, level, cost)
+    ]
+    measured = np.empty((len(INFOS) + len(of_fleets), *outcome.gain.shape))
+    measured[len(INFOS) :] = np.reshape(of_fleets, measured[len(INFOS) :].shape)
     for name, values in of_microgrid.items():
         measured[_PLACE[name]] = values
     for name, values in of_network.items():

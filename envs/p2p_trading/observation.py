@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, Float32
 
 from peergrid.envs.common.entries import BENT_PRICE, PRICE_UNIT_PER_KWH, Entry, bent
+from peergrid.envs.devices.device import Fleet
 from peergrid.envs.p2p_trading.outlook import (
     AHEAD_OPTIONS,
     Foretold,
@@ -75,7 +78,19 @@ def layout(params: Params) -> tuple[Entry, ...]:
             *nodal(f"{option}: predicted nodal price"),
         ]
     of_later = [nodal(f"{option} in {k} intervals: predicted nodal price") for k in ahead for option in AHEAD_OPTIONS]
-    return (*entries, *(each[what] for what in range(3) for each in of_later))
+    of_fleets = [entry for fleet in params.fleets for entry in _of_fleet(fleet)]
+    return (*entries, *(each[what] for what in range(3) for each in of_later), *of_fleets)
+
+
+def _of_fleet(fleet: Fleet) -> list[Entry]:
+    """The entries of a device beside the standard ones: what it keeps, what it may do, what its owner is told of it."""
+    name, rating = fleet.name, "share of its rating"
+    powers = ("least power", "most power", "power if nobody decides")
+    return [
+        Entry(name=f"{name}: {fleet.kind.level_name}", unit="share of its span", low=-1.0, high=2.0),
+        *(Entry(name=f"{name}: {what}", unit=rating, low=-1.0, high=1.0) for what in powers),
+        *(replace(entry, name=f"{name}: {entry.name}") for entry in fleet.kind.told),
+    ]
 
 
 def proposals(now: Now, state: State) -> Float[np.ndarray, "batch agent option"]:
@@ -140,6 +155,7 @@ def observe(
         np.divide(state.last_accepted_kw, last, out=np.ones_like(last), where=np.abs(last) > 1e-9),
         of_options,
         _prices_ahead(state, foretold, lmp_ahead, params),
+        *(column for k in range(len(params.fleets)) for column in _columns_of_fleet(k, state, now, params)),
     )
     # What is ahead comes with a first axis for its entries.
     widths = [len(column) if column.ndim == 3 else 1 for column in columns]
@@ -149,6 +165,20 @@ def observe(
         start, end = end, end + width
         entries[start:end] = column
     return seen
+
+
+def _columns_of_fleet(
+    k: int, state: State, now: Now, params: Params
+) -> list[Float[np.ndarray, "batch agent"] | Float[np.ndarray, "told batch agent"]]:
+    """What is seen of a fleet, in the order of its entries."""
+    fleet = params.fleets[k]
+    rating = np.maximum(np.maximum(fleet.draws_kw, fleet.gives_kw), 1e-9)
+    powers_kw = (now.fleet_least_kw[k], now.fleet_most_kw[k], now.fleet_kw[k])
+    return [
+        np.where(fleet.has, (state.levels[k] - fleet.low) / np.maximum(fleet.high - fleet.low, 1e-9), 0.0),
+        *(power_kw / rating for power_kw in powers_kw),
+        now.courses[k].told.transpose(2, 0, 1),
+    ]
 
 
 def _prices_ahead(

@@ -16,9 +16,9 @@ from peergrid.envs.common.player import Player
 from peergrid.envs.common.policy import BatchPolicy, Policy, named_policy
 from peergrid.envs.common.registered import POLICIES
 from peergrid.envs.p2p_trading.env import P2PTrading
-from peergrid.envs.p2p_trading.infos import INFOS, measure
+from peergrid.envs.p2p_trading.infos import infos_of, measure
 from peergrid.envs.p2p_trading.simulation import Simulation
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Outcome
+from peergrid.envs.p2p_trading.types import Outcome
 from peergrid.grid.errors import UnknownName
 
 
@@ -37,7 +37,7 @@ class Trader(Player):
         return self.pay(outcome), self.tell(measure(outcome, self.simulation.params))
 
     @abstractmethod
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
         """What all microgrids do when each slot does this."""
 
     @abstractmethod
@@ -61,15 +61,16 @@ class Central(Trader):
         self.simulation = simulation
         self.slots_per_row = 1
         self.entries = simulation.state_entries[: simulation.n_agent * len(simulation.entries)]
-        self.n_numbers = N_ACTIONS * simulation.n_agent
-        self.info_names = tuple(f"{agent}/{name}" for agent in simulation.agents for name in INFOS)
+        self.n_numbers = simulation.params.n_actions * simulation.n_agent
+        told = infos_of(simulation.params)
+        self.info_names = tuple(f"{agent}/{name}" for agent in simulation.agents for name in told)
 
     def see(self) -> Float32[np.ndarray, "slot entry"]:
         seen = self.simulation.seen
         return seen.reshape(len(seen), -1).copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
-        return actions.reshape(len(actions), -1, N_ACTIONS)
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+        return actions.reshape(len(actions), self.simulation.n_agent, -1)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
         return outcome.welfare if self.is_paid_welfare else outcome.common_reward
@@ -84,13 +85,14 @@ class Shared(Trader):
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.slots_per_row = simulation.n_agent
-        self.entries, self.n_numbers, self.info_names = simulation.entries, N_ACTIONS, tuple(INFOS)
+        self.entries, self.n_numbers = simulation.entries, simulation.params.n_actions
+        self.info_names = tuple(infos_of(simulation.params))
 
     def see(self) -> Float32[np.ndarray, "slot entry"]:
         return self.simulation.seen.reshape(-1, len(self.entries)).copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
-        return actions.reshape(-1, self.simulation.n_agent, N_ACTIONS)
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+        return actions.reshape(-1, self.simulation.n_agent, self.n_numbers)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
         return outcome.reward.ravel()
@@ -113,7 +115,8 @@ class Solo(Trader):
             raise UnknownName("agent", learner, simulation.agents)
         self.simulation = simulation
         self.slots_per_row = 1
-        self.entries, self.n_numbers, self.info_names = simulation.entries, N_ACTIONS, tuple(INFOS)
+        self.entries, self.n_numbers = simulation.entries, simulation.params.n_actions
+        self.info_names = tuple(infos_of(simulation.params))
         self.place = simulation.agents.index(learner)
         policy = named_policy(others, POLICIES)
         self.others: BatchPolicy = policy if isinstance(policy, BatchPolicy) else RowByRow(policy, simulation)
@@ -124,7 +127,7 @@ class Solo(Trader):
     def see(self) -> Float32[np.ndarray, "slot entry"]:
         return self.simulation.seen[:, self.place].copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent 4"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
         everybody = np.array(self.others.act_rows(self.simulation, self.simulation.seen), dtype=np.float64)
         everybody[:, self.place] = actions
         return everybody

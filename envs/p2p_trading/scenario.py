@@ -24,6 +24,7 @@ from peergrid.envs.common.configuration import (
 )
 from peergrid.envs.common.network import DsoSpec, NetworkSpec, build_feeder, build_penalty, faulty_dso, strain
 from peergrid.envs.common.profiles import ProfileSource, SyntheticProfiles, TableProfiles
+from peergrid.envs.devices.device import Device, fleets
 from peergrid.envs.microgrid import Microgrids
 from peergrid.grid.catalogue import feeder_names, load_feeder
 from peergrid.grid.dso import DsoQuery, DsoStatus, Generators, OpfDso, UncheckedDso
@@ -96,6 +97,8 @@ class Scenario:
     network: NetworkSpec
     microgrids: tuple[MicrogridSpec, ...]
     generators: tuple[GeneratorSpec, ...] = ()
+    devices: tuple[Device, ...] = ()
+    """Further devices at the microgrids' buses, at most one of a kind at each; sizes are multiplied by `scale`."""
     dso: DsoSpec = field(default_factory=DsoSpec)
     market: MarketSpec = field(default_factory=MarketSpec)
     profiles: SyntheticProfiles = field(default_factory=SyntheticProfiles)
@@ -127,6 +130,8 @@ class Scenario:
         _check_numbers(self)
         if self.n_microgrids:
             object.__setattr__(self, "microgrids", self.microgrids[: self.n_microgrids])
+            buses = {m.bus for m in self.microgrids}
+            object.__setattr__(self, "devices", tuple(d for d in self.devices if d.bus in buses))
 
 
 def scenario_names() -> tuple[str, ...]:
@@ -180,6 +185,7 @@ def _check_numbers(scenario: Scenario) -> None:
             faults.append(
                 f"{where}: unserved_per_kwh is below utility_w_per_kwh, so must-serve load would be cut first"
             )
+    faults += _faulty_devices(scenario)
     if scenario.n_microgrids > len(scenario.microgrids):
         faults.append(f"n_microgrids is {scenario.n_microgrids}, and there are {len(scenario.microgrids)}")
     faults += faulty_fields(
@@ -205,6 +211,27 @@ def _check_numbers(scenario: Scenario) -> None:
     raise_faults(InvalidScenario, f"scenario {scenario.name!r}", faults)
 
 
+def _faulty_devices(scenario: Scenario) -> list[str]:
+    faults = []
+    diesel_kw = {m.bus: m.diesel_max_kw for m in scenario.microgrids}
+    for i, device in enumerate(scenario.devices):
+        where = f"devices[{i}], a {device.kind} at bus {device.bus}"
+        faults += faulty_numbers(where, device, may_be_negative=device.may_be_negative)
+        faults += [f"{where}: {fault}" for fault in device.faults()]
+        if device.bus not in diesel_kw:
+            faults.append(f"{where}: there is no microgrid")
+        if any(d.kind == device.kind and d.bus == device.bus for d in scenario.devices[:i]):
+            faults.append(f"{where}: there is one already; make one of both")
+    for bus, most_kw in diesel_kw.items():
+        draws_kw = sum(d.draws_kw for d in scenario.devices if d.bus == bus)
+        if draws_kw > most_kw:
+            faults.append(
+                f"devices at bus {bus} draw up to {draws_kw:g} kW, and diesel_max_kw is {most_kw:g} there: they could "
+                "not run where the operator curtails every import"
+            )
+    return faults
+
+
 def build_profiles(scenario: Scenario) -> ProfileSource:
     """The source of the scenario's days."""
     return TableProfiles(scenario.profiles_file) if scenario.profiles_file else scenario.profiles
@@ -223,8 +250,11 @@ def build_microgrids(scenario: Scenario) -> Microgrids:
     battery, diesel, pv = k * each("battery_kw"), k * each("diesel_max_kw"), k * scenario.pv_scale * each("pv_peak_kw")
     w, price = each("utility_w_per_kwh"), each("demand_price_per_kwh")
     most_load = k * each("demand_peak_kw") * w / (w - price)
+    decided = battery
+    for fleet in fleets(build_devices(scenario), [m.bus for m in scenario.microgrids]):
+        decided = decided + np.maximum(fleet.draws_kw, fleet.gives_kw)
     return Microgrids(
-        rating_kw=battery + np.maximum(pv + diesel, most_load),
+        rating_kw=decided + np.maximum(pv + diesel, most_load),
         utility_w_per_kwh=w,
         diesel_max_kw=diesel,
         diesel_a_per_kw2h=each("diesel_a_per_kw2h") / k,
@@ -238,6 +268,11 @@ def build_microgrids(scenario: Scenario) -> Microgrids:
         must_serve_share=each("must_serve_share"),
         unserved_per_kwh=each("unserved_per_kwh"),
     )
+
+
+def build_devices(scenario: Scenario) -> tuple[Device, ...]:
+    """The microgrids' further devices, with `scale` applied."""
+    return tuple(device.scaled(scenario.scale) for device in scenario.devices)
 
 
 def build_dso(scenario: Scenario) -> OpfDso:

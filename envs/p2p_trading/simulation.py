@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,15 @@ from peergrid.envs.common.episodes import Episodes
 from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
 from peergrid.envs.common.registered import DSOS, MECHANISMS, PREDICTORS
 from peergrid.envs.common.rows import rows_of
+from peergrid.envs.devices import storage
+from peergrid.envs.devices.device import Course, draw_courses, fleets, stacked
 from peergrid.envs.p2p_trading.mechanisms import Mechanism
 from peergrid.envs.p2p_trading.observation import global_state, layout, observe, state_layout
 from peergrid.envs.p2p_trading.outlook import Foretold, foretell
 from peergrid.envs.p2p_trading.predictors import Predictor
 from peergrid.envs.p2p_trading.scenario import (
     Scenario,
+    build_devices,
     build_dso,
     build_microgrids,
     build_profiles,
@@ -27,7 +31,7 @@ from peergrid.envs.p2p_trading.scenario import (
     load_scenario,
 )
 from peergrid.envs.p2p_trading.transition import advance, counted_from_no_trade, current_interval
-from peergrid.envs.p2p_trading.types import N_ACTIONS, Days, Forecasting, Now, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import Days, Forecasting, Now, Outcome, Params, State
 from peergrid.grid.dso import Dso
 from peergrid.grid.errors import PeergridError
 from peergrid.grid.parts import resolve
@@ -77,7 +81,9 @@ class Simulation(Batch[State, Days, Now, Outcome]):
             demand_class=tuple(m.demand_class for m in self.scenario.microgrids),
         )
         season = (self.scenario.first_day, self.scenario.n_days)
-        episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season)
+        devices = build_devices(self.scenario)
+        beside = partial(draw_courses, devices, [m.bus for m in self.scenario.microgrids], shape) if devices else None
+        episodes = Episodes(self.profiles, shape, self.params.intervals, num_envs, self.scenario.seed, season, beside)
         super().__init__(layout(self.params), state_layout(self.params), episodes, num_envs)
 
     @property
@@ -95,7 +101,7 @@ class Simulation(Batch[State, Days, Now, Outcome]):
         return counted_from_no_trade(self._first_state(days), days, self.params) if self.params.over_no_trade else days
 
     def step(
-        self, actions: Float[np.ndarray, "batch agent 4"], rows: Bool[np.ndarray, " batch"] | None = None
+        self, actions: Float[np.ndarray, "batch agent number"], rows: Bool[np.ndarray, " batch"] | None = None
     ) -> tuple[Float32[np.ndarray, "batch agent entry"], Outcome]:
         """Play one interval in every row, or in the marked ones.
 
@@ -107,7 +113,7 @@ class Simulation(Batch[State, Days, Now, Outcome]):
             PeergridError: No episode has begun, or it is over.
         """
         self.running()
-        check_actions(actions, (self.num_envs, self.n_agent, N_ACTIONS), "row, microgrid, number")
+        check_actions(actions, (self.num_envs, self.n_agent, self.params.n_actions), "row, microgrid, number")
         actions = np.asarray(actions, dtype=np.float64)
 
         def play(state: State, days: Days, now: Now, some: Any) -> tuple[State, Outcome]:
@@ -128,6 +134,7 @@ class Simulation(Batch[State, Days, Now, Outcome]):
             last_proposed_kw=nothing,
             last_accepted_kw=nothing,
             last_voltage_pu=np.full((n_row, self.params.feeder.n_bus), self.params.feeder.v_source_pu),
+            levels=tuple(course.start_level for course in days.courses),
         )
 
     def _foretell(self, state: State, days: Days) -> Foretold:
@@ -192,6 +199,7 @@ def build_params(
             max_load_pu=source.max_load_pu,
             max_lmp_per_kwh=source.max_lmp_per_kwh,
         ),
+        fleets=fleets(build_devices(scenario), [m.bus for m in scenario.microgrids]),
     )
 
 
@@ -211,7 +219,12 @@ def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days
         alpha = np.where(demand_kw > 0, fall / demand_kw, np.inf)
     pv_kw = each("pv_pu") * pv_peak
     n = params.intervals
-    least_kwh, most_kwh = energy_window(params, pv_kw[:, :n], (w / alpha)[:, :n])
+    courses, forecast_courses = (
+        tuple(stacked([both[k] for both in of_days]) for of_days in zip(*(day.devices for day in drawn), strict=True))
+        for k in range(2)
+    )
+    in_day = tuple(course.over((slice(None), slice(n))) for course in courses)
+    least_kwh, most_kwh = energy_window(params, pv_kw[:, :n], (w / alpha)[:, :n], in_day)
     return Days(
         load_kw=each("load_pu") * feeder.load_kw,
         load_kvar=each("load_pu") * feeder.load_kvar,
@@ -227,6 +240,8 @@ def build_days(scenario: Scenario, params: Params, drawn: Sequence[Day]) -> Days
         most_kwh=most_kwh,
         no_trade_gain=np.zeros((len(drawn), n, params.initial_kwh.size)),
         no_trade_welfare=np.zeros((len(drawn), n)),
+        courses=courses,
+        forecast_courses=forecast_courses,
     )
 
 
@@ -234,6 +249,7 @@ def energy_window(
     params: Params,
     pv_kw: Float[np.ndarray, "batch ahead agent"],
     most_load_kw: Float[np.ndarray, "batch ahead agent"],
+    courses: tuple[Course, ...] = (),
 ) -> tuple[Float[np.ndarray, "batch boundary agent"], Float[np.ndarray, "batch boundary agent"]]:
     """The least and the most energy that a battery may hold at each boundary between the intervals left of the day.
 
@@ -242,22 +258,25 @@ def energy_window(
     computed from the sun and the demand that will be, so that it can be kept: the limits that an agent sees tell it a
     little of its own future where diesel alone could not charge the battery. Whoever plans ahead computes it from
     what it expects.
+
+    Args:
+        courses: What other devices are in for, which have the first claim on the power.
     """
     grids = params.microgrids
-    shape = (len(pv_kw), pv_kw.shape[1] + 1, params.initial_kwh.size)
-    least = np.broadcast_to(grids.energy_min_kwh, shape)
-    most = np.broadcast_to(grids.energy_max_kwh, shape)
     if not params.daily_cycle:
+        shape = (len(pv_kw), pv_kw.shape[1] + 1, params.initial_kwh.size)
+        least, most = (np.broadcast_to(end_kwh, shape) for end_kwh in (grids.energy_min_kwh, grids.energy_max_kwh))
         return least.copy(), most.copy()
     rating = grids.battery_rating_kw
-    charge_kwh = np.minimum(rating, pv_kw + grids.diesel_max_kw) * grids.charge_efficiency * params.step_hours
+    own_kw = pv_kw + grids.diesel_max_kw
+    for course in courses:
+        own_kw = np.maximum(own_kw + course.least_kw, 0.0)
+        most_load_kw = np.maximum(most_load_kw - course.most_kw, 0.0)
+    charge_kwh = np.minimum(rating, own_kw) * grids.charge_efficiency * params.step_hours
     drain_kwh = np.minimum(rating, most_load_kw) / grids.discharge_efficiency * params.step_hours
     none = np.zeros_like(charge_kwh[:, :1])
 
     def from_now_on(energy_kwh: np.ndarray) -> np.ndarray:
         return np.concatenate([np.cumsum(energy_kwh[:, ::-1], axis=1)[:, ::-1], none], axis=1)
 
-    return (
-        np.maximum(least, params.initial_kwh - from_now_on(charge_kwh)),
-        np.minimum(most, params.initial_kwh + from_now_on(drain_kwh)),
-    )
+    return storage.window(grids.battery, params.initial_kwh, from_now_on(charge_kwh), from_now_on(drain_kwh))

@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.common.entries import bent, unbent
 from peergrid.envs.common.signals import te_signal_per_kwh
+from peergrid.envs.devices.device import level_after, power_limits, power_to_reach, running_cost
 from peergrid.envs.microgrid import (
     Interval,
     battery_limits,
+    decided_reach,
     diesel_cost,
     dispatch_to,
     export_band,
@@ -26,14 +28,14 @@ from peergrid.envs.microgrid import (
 )
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Offers, clear
 from peergrid.envs.p2p_trading.settlement import bills, dso_result, welfare
-from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, State
+from peergrid.envs.p2p_trading.types import Days, Decisions, Now, Outcome, Params, Powers, State
 from peergrid.grid.dso import DsoQuery, DsoResponse, is_curtailed
 
 T = TypeVar("T")
 
 
 def advance(
-    state: State, actions: Float[np.ndarray, "batch agent 4"], days: Days, params: Params, now: Now | None = None
+    state: State, actions: Float[np.ndarray, "batch agent number"], days: Days, params: Params, now: Now | None = None
 ) -> tuple[State, Outcome]:
     """One interval: offers are matched, the DSO allows what the network carries, batteries follow, all is settled.
 
@@ -42,6 +44,7 @@ def advance(
     """
     now = now or current_interval(state, days, params)
     decisions, clipped_kw = decode(actions, now, params)
+    now = with_fleets(now, decisions.fleet_kw, params)
     interval = replace(now.interval, battery_kw=decisions.battery_kw)
 
     agreed = _agree(decisions, interval, now, params)
@@ -66,6 +69,9 @@ def advance(
         - diesel_cost(params.microgrids, dispatch.diesel_kw)
         - wear(params.microgrids, decisions.battery_kw)
     ) * params.step_hours
+    levels, fleet_costs = _fleets_after(state, now, params)
+    for cost in fleet_costs:
+        own_value = own_value - cost
     paid = billed.total
     gain = own_value - paid
     result = _dso_result(response, paid, now, params)
@@ -97,6 +103,8 @@ def advance(
         common_reward=common_reward,
         dso_calls=agreed.dso_calls,
         clipped_kw=clipped_kw,
+        levels=levels,
+        fleet_costs=fleet_costs,
     )
     after = State(
         interval=state.interval + 1,
@@ -107,6 +115,7 @@ def advance(
         last_proposed_kw=agreed.proposed_kw,
         last_accepted_kw=accepted,
         last_voltage_pu=response.voltage_pu,
+        levels=levels,
     )
     return after, outcome
 
@@ -127,7 +136,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         params.microgrids, interval, state.stored_kwh, least_kwh, most_kwh, params.step_hours
     )
     idle_least_kw, idle_most_kw = export_range(params.microgrids, interval)
-    return Now(
+    now = Now(
         load_kw=days.load_kw[rows, t],
         load_kvar=days.load_kvar[rows, t],
         lmp_per_kwh=days.lmp_per_kwh[rows, t],
@@ -139,7 +148,66 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         most_kwh=most_kwh,
         published_per_kwh=state.last_price_per_kwh.clip(0.0, params.market.price_cap_per_kwh),
         interval=interval,
+        stored_kwh=state.stored_kwh,
     )
+    return _with_own_fleets(now, state, days, params) if params.fleets else now
+
+
+def with_fleets(now: Now, wished_kw: Powers, params: Params) -> Now:
+    """What the interval brings if the fleets do what is wished, as far as they can: what is left for all else.
+
+    In their order, each has what those before it leave of the power with which zero export stays feasible.
+    """
+    if not wished_kw:
+        return now
+    drawn_kw, given_kw = decided_reach(params.microgrids, replace(now.interval, others_kw=None))
+    fleet_kw, total_kw = [], np.zeros_like(now.stored_kwh)
+    for wish_kw, least_kw, most_kw in zip(wished_kw, now.fleet_least_kw, now.fleet_most_kw, strict=True):
+        power_kw = wish_kw.clip(least_kw, most_kw).clip(-drawn_kw - total_kw, given_kw - total_kw)
+        fleet_kw.append(power_kw)
+        total_kw = total_kw + power_kw
+    interval = replace(now.interval, others_kw=total_kw)
+    battery_kw = battery_limits(
+        params.microgrids, interval, now.stored_kwh, now.least_kwh, now.most_kwh, params.step_hours
+    )
+    idle_kw = export_range(params.microgrids, interval)
+    return replace(
+        now,
+        interval=interval,
+        fleet_kw=tuple(fleet_kw),
+        battery_least_kw=battery_kw[0],
+        battery_most_kw=battery_kw[1],
+        idle_least_kw=idle_kw[0],
+        idle_most_kw=idle_kw[1],
+    )
+
+
+def _with_own_fleets(now: Now, state: State, days: Days, params: Params) -> Now:
+    """What the interval brings with fleets, which do what they do if nobody decides."""
+    rows, t = intervals_from(state.interval)
+    courses = tuple(course.over((rows, t)) for course in days.courses)
+    limits = [power_limits(course, level) for course, level in zip(courses, state.levels, strict=True)]
+    aims = tuple(power_to_reach(c, level, c.aim_level) for c, level in zip(courses, state.levels, strict=True))
+    now = replace(
+        now,
+        courses=courses,
+        fleet_least_kw=tuple(least_kw for least_kw, _ in limits),
+        fleet_most_kw=tuple(most_kw for _, most_kw in limits),
+    )
+    return with_fleets(now, aims, params)
+
+
+def _fleets_after(state: State, now: Now, params: Params) -> tuple[Powers, Powers]:
+    """The fleets' levels at the interval's end, and what the interval cost them, in currency."""
+    levels = tuple(
+        level_after(course, level, power_kw)
+        for course, level, power_kw in zip(now.courses, state.levels, now.fleet_kw, strict=True)
+    )
+    costs = tuple(
+        running_cost(fleet, course, level, power_kw) * params.step_hours
+        for fleet, course, level, power_kw in zip(params.fleets, now.courses, levels, now.fleet_kw, strict=True)
+    )
+    return levels, costs
 
 
 def intervals_from(interval: Int[np.ndarray, " batch"], start: int = 0, stop: int | None = None) -> tuple[Any, Any]:
@@ -156,16 +224,21 @@ def intervals_from(interval: Int[np.ndarray, " batch"], start: int = 0, stop: in
 
 
 def decode(
-    actions: Float[np.ndarray, "batch agent 4"], now: Now, params: Params
+    actions: Float[np.ndarray, "batch agent number"], now: Now, params: Params
 ) -> tuple[Decisions, Float[np.ndarray, "batch agent"]]:
-    """What four numbers in [-1, 1] mean: battery power, offered quantity, limit price, dispatch price.
+    """What numbers in [-1, 1] mean: battery power, offered quantity, limit price, dispatch price, then fleets' powers.
 
     The dispatch price is counted from the one published last, in the bent scale in which prices are seen: 1 is as far
     as from nothing to the price cap. So steps are fine where prices usually are, and every price is in reach.
 
-    Also the power in kW by which battery set-points and quantities were clipped to what is physically possible.
+    Also the power in kW by which set-points and quantities were clipped to what is physically possible.
     """
-    battery, quantity, limit, dispatch = actions.clip(-1.0, 1.0).transpose(2, 0, 1)
+    battery, quantity, limit, dispatch, *others = actions.clip(-1.0, 1.0).transpose(2, 0, 1)
+    wished_fleet_kw = tuple(
+        number * np.where(number < 0, fleet.draws_kw, fleet.gives_kw)
+        for number, fleet in zip(others, params.fleets, strict=True)
+    )
+    now = with_fleets(now, wished_fleet_kw, params)
     wished_battery_kw = battery * params.microgrids.battery_rating_kw
     battery_kw = wished_battery_kw.clip(now.battery_least_kw, now.battery_most_kw)
     wished_kw = quantity * params.microgrids.rating_kw
@@ -177,11 +250,15 @@ def decode(
         quantity_kw=quantity_kw,
         limit_price_per_kwh=lmp + limit * params.market.half_spread_per_kwh,
         dispatch_price_per_kwh=price.clip(0.0, params.market.price_cap_per_kwh),
+        fleet_kw=now.fleet_kw,
     )
-    return decisions, np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
+    clipped_kw = np.abs(wished_battery_kw - battery_kw) + np.abs(wished_kw - quantity_kw)
+    for wish_kw, power_kw in zip(wished_fleet_kw, now.fleet_kw, strict=True):
+        clipped_kw = clipped_kw + np.abs(wish_kw - power_kw)
+    return decisions, clipped_kw
 
 
-def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, "batch agent 4"]:
+def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, "batch agent number"]:
     """The actions that mean these decisions, clipped to [-1, 1]: the inverse of `decode`."""
     lmp = now.lmp_per_kwh[:, None]
     above = bent(decisions.dispatch_price_per_kwh.clip(0.0)) - bent(now.published_per_kwh)
@@ -195,6 +272,10 @@ def encode(decisions: Decisions, now: Now, params: Params) -> Float[np.ndarray, 
         share(decisions.quantity_kw, params.microgrids.rating_kw),
         share(decisions.limit_price_per_kwh - lmp, half_spread),
         above / bent(params.market.price_cap_per_kwh),
+        *(
+            share(power_kw, np.where(power_kw < 0, fleet.draws_kw, fleet.gives_kw))
+            for power_kw, fleet in zip(decisions.fleet_kw or now.fleet_kw, params.fleets, strict=True)
+        ),
     ]
     return np.stack(numbers, axis=-1).clip(-1.0, 1.0)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from peergrid.envs.devices.device import Course, Fleet
 from peergrid.envs.microgrid import Dispatch, Interval, Microgrids
 from peergrid.envs.p2p_trading.mechanisms import Contracts, Mechanism
 from peergrid.envs.p2p_trading.scenario import MarketSpec
@@ -14,7 +15,9 @@ from peergrid.envs.p2p_trading.settlement import Bills
 from peergrid.grid.dso import Dso, DsoResponse, Generators
 from peergrid.grid.feeder import Feeder
 
-N_ACTIONS = 4
+N_ACTIONS = 4  # of a microgrid without further devices
+Powers = tuple[Float[np.ndarray, "batch agent"], ...]
+"""One array for each kind of further device."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,7 +50,10 @@ class Forecasting:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Params:
-    """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals."""
+    """What stays fixed: the network, the microgrids, the rules of the market, and who answers proposals.
+
+    `fleets` are the microgrids' devices beside the standard ones: each kind adds a number to every action.
+    """
 
     feeder: Feeder
     agent_bus: Int[np.ndarray, " agent"]
@@ -68,6 +74,12 @@ class Params:
     terminates: bool
     daily_cycle: bool
     forecasting: Forecasting
+    fleets: tuple[Fleet, ...] = ()
+
+    @property
+    def n_actions(self) -> int:
+        """How many numbers an action has."""
+        return N_ACTIONS + len(self.fleets)
 
     @property
     def public(self) -> Public:
@@ -87,7 +99,8 @@ class Days:
 
     `least_kwh` and `most_kwh` are the window for the stored energy when an interval begins. `no_trade_gain` and
     `no_trade_welfare`, in currency, are what each interval would give if nobody traded all day; nought where rewards
-    are not counted from there.
+    are not counted from there. `courses` and `forecast_courses` are what the day brings to each fleet, and what was
+    forecast of it.
     """
 
     load_kw: Float[np.ndarray, "batch time bus"]
@@ -104,6 +117,8 @@ class Days:
     most_kwh: Float[np.ndarray, "batch boundary agent"]
     no_trade_gain: Float[np.ndarray, "batch interval agent"]
     no_trade_welfare: Float[np.ndarray, "batch interval"]
+    courses: tuple[Course, ...] = ()
+    forecast_courses: tuple[Course, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,6 +139,7 @@ class State:
     last_proposed_kw: Float[np.ndarray, "batch agent"]
     last_accepted_kw: Float[np.ndarray, "batch agent"]
     last_voltage_pu: Float[np.ndarray, "batch bus"]
+    levels: Powers = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,6 +148,9 @@ class Now:
 
     `idle_least_kw` and `idle_most_kw` are the least and the most that can be exported with the battery idle;
     `published_per_kwh` is each own nodal price in the interval before, between 0 and the price cap.
+
+    Of each fleet, `fleet_kw` is what it does, if nobody decides otherwise: what batteries may do, and what can be
+    exported, goes with it. It may do anything from `fleet_least_kw` to `fleet_most_kw`.
     """
 
     load_kw: Float[np.ndarray, "batch bus"]
@@ -145,16 +164,25 @@ class Now:
     most_kwh: Float[np.ndarray, "batch agent"]
     published_per_kwh: Float[np.ndarray, "batch agent"]
     interval: Interval
+    stored_kwh: Float[np.ndarray, "batch agent"]
+    courses: tuple[Course, ...] = ()
+    fleet_kw: Powers = ()
+    fleet_least_kw: Powers = ()
+    fleet_most_kw: Powers = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decisions:
-    """What the four numbers of an action mean in this interval; `battery_kw` positive discharges."""
+    """What the numbers of an action mean in this interval; `battery_kw` positive discharges, `fleet_kw` likewise.
+
+    Fleets of which nothing is said do what they do if nobody decides.
+    """
 
     battery_kw: Float[np.ndarray, "batch agent"]
     quantity_kw: Float[np.ndarray, "batch agent"]
     limit_price_per_kwh: Float[np.ndarray, "batch agent"]
     dispatch_price_per_kwh: Float[np.ndarray, "batch agent"]
+    fleet_kw: Powers = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,7 +191,8 @@ class Outcome:
 
     Prices are at the microgrids' own buses. Money is currency in this interval. `first_proposed_kw` and
     `first_accepted_kw` are those of the first submission, before any correction round. `common_reward` is what somebody
-    is paid who acts for all: the welfare, less that without trade where rewards are counted from there.
+    is paid who acts for all: the welfare, less that without trade where rewards are counted from there. `levels` and
+    `fleet_costs` are those of each fleet at the interval's end and in it.
     """
 
     decisions: Decisions
@@ -185,3 +214,5 @@ class Outcome:
     common_reward: Float[np.ndarray, " batch"]
     dso_calls: Int[np.ndarray, " batch"]
     clipped_kw: Float[np.ndarray, "batch agent"]
+    levels: Powers = ()
+    fleet_costs: Powers = ()

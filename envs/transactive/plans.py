@@ -17,6 +17,7 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.devices.terms import stored_flow
 from peergrid.envs.transactive.resources import Resources, SetPoints
 from peergrid.grid.errors import PeergridError
 
@@ -72,8 +73,7 @@ class AgentPlan:
         def limit(most_kw: Float[np.ndarray, " agent"]) -> cp.Expression:
             return self._is_ahead @ (most_kw[None, :] / u)
 
-        into = cp.multiply(row(r.charge_efficiency), charge)
-        energy = cp.cumsum(into - cp.multiply(row(1.0 / r.discharge_efficiency), self._discharge), axis=0) * hours
+        energy = cp.cumsum(stored_flow(r.storage, charge, self._discharge), axis=0) * hours
         stored = energy + cp.reshape(self._stored, (1, shape[1]), order="C")
         constraints = [
             self._shift <= self._shift_most,

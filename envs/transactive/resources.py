@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.devices import demand, storage
+from peergrid.envs.devices.storage import Storage
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Resources:
@@ -40,6 +43,18 @@ class Resources:
         flexible = self.shiftable_share * self.peak_kw + self.generator_max_kw + self.storage_max_kw
         return self.peak_kw + flexible + self.pv_peak_kw
 
+    @property
+    def storage(self) -> Storage:
+        """Their storage alone."""
+        return Storage(
+            rating_kw=self.storage_max_kw,
+            energy_min_kwh=np.zeros_like(self.storage_max_kwh),
+            energy_max_kwh=self.storage_max_kwh,
+            charge_efficiency=self.charge_efficiency,
+            discharge_efficiency=self.discharge_efficiency,
+            wear_per_kwh=self.wear_per_kwh,
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SetPoints:
@@ -58,10 +73,11 @@ class SetPoints:
 def operating_cost(resources: Resources, chosen: SetPoints) -> Float[np.ndarray, "*batch agent"]:
     """What the resources cost each agent, in currency per hour."""
     r, g, s = resources, chosen.generator_kw, chosen.storage_kw
-    shifting = r.shift_per_kw2h * chosen.shift_kw**2
+    shifting = demand.shift_cost(r.shift_per_kw2h, chosen.shift_kw)
+    # `generator.cost` term by term, which rounds otherwise: money of published runs is the same to the last bit.
     generating = r.generator_b_per_kwh * g + r.generator_a_per_kw2h * g**2
     cost: Float[np.ndarray, "*batch agent"] = (
-        shifting + generating + r.wear_per_kwh * np.abs(s) + r.storage_per_kw2h * s**2
+        shifting + generating + storage.wear(r.storage, s) + r.storage_per_kw2h * s**2
     )
     return cost
 
@@ -70,9 +86,8 @@ def store(
     resources: Resources, stored_kwh: Float[np.ndarray, "*batch agent"], storage_kw: np.ndarray, step_hours: float
 ) -> Float[np.ndarray, "*batch agent"]:
     """Energy in storage after an interval, within what it holds."""
-    charged = resources.charge_efficiency * np.maximum(-storage_kw, 0.0)
-    drawn = np.maximum(storage_kw, 0.0) / resources.discharge_efficiency
-    return np.clip(stored_kwh + step_hours * (charged - drawn), 0.0, resources.storage_max_kwh)
+    own = resources.storage
+    return storage.store(own, stored_kwh, storage_kw, own.energy_min_kwh, own.energy_max_kwh, step_hours)
 
 
 def storage_range(
@@ -83,13 +98,12 @@ def storage_range(
     step_hours: float,
 ) -> tuple[Float[np.ndarray, "batch agent"], Float[np.ndarray, "batch agent"]]:
     """The least and the most storage power with which the interval ends between two energies."""
-
-    def to_reach(energy_kwh: Float[np.ndarray, "batch agent"]) -> Float[np.ndarray, "batch agent"]:
-        away = (stored_kwh - energy_kwh) / step_hours
-        power = np.where(away > 0, away * resources.discharge_efficiency, away / resources.charge_efficiency)
-        return np.clip(power, -resources.storage_max_kw, resources.storage_max_kw)
-
-    return to_reach(most_kwh), to_reach(least_kwh)
+    own, rating_kw = resources.storage, resources.storage_max_kw
+    # Adding zero takes the sign from a zero, which would be seen as such.
+    return (
+        storage.power_to_reach(own, stored_kwh, most_kwh, -rating_kw, rating_kw, step_hours) + 0.0,
+        storage.power_to_reach(own, stored_kwh, least_kwh, -rating_kw, rating_kw, step_hours) + 0.0,
+    )
 
 
 def storage_window(
@@ -97,17 +111,9 @@ def storage_window(
 ) -> tuple[Float[np.ndarray, "boundary agent"], Float[np.ndarray, "boundary agent"]]:
     """The least and the most energy at each boundary between intervals from which the day can end as it began."""
     hours_left = step_hours * np.arange(intervals, -1, -1)[:, None]
-    least = initial_kwh - hours_left * resources.charge_efficiency * resources.storage_max_kw
-    most = initial_kwh + hours_left * resources.storage_max_kw / resources.discharge_efficiency
-    return np.maximum(least, 0.0), np.minimum(most, resources.storage_max_kwh)
-
-
-def shift_window(
-    shift_most_kw: Float[np.ndarray, "*batch interval agent"], step_hours: float
-) -> Float[np.ndarray, "*batch boundary agent"]:
-    """The most energy, either way, that shifting may have delivered at each boundary so that all of it can return."""
-    left = np.cumsum(shift_most_kw[..., ::-1, :], axis=-2)[..., ::-1, :] * step_hours
-    return np.concatenate([left, np.zeros_like(left[..., :1, :])], axis=-2)
+    chargeable_kwh = hours_left * resources.charge_efficiency * resources.storage_max_kw
+    drainable_kwh = hours_left * resources.storage_max_kw / resources.discharge_efficiency
+    return storage.window(resources.storage, initial_kwh, chargeable_kwh, drainable_kwh)
 
 
 def carried(

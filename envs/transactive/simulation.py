@@ -16,10 +16,11 @@ from peergrid.envs.common.episodes import Episodes
 from peergrid.envs.common.profiles import Day, DayShape, ProfileSource
 from peergrid.envs.common.registered import RULES
 from peergrid.envs.common.rows import rows_of
+from peergrid.envs.devices.demand import shift_window
 from peergrid.envs.transactive import observation
 from peergrid.envs.transactive.day_ahead import agree
 from peergrid.envs.transactive.plans import AgentPlan
-from peergrid.envs.transactive.resources import SetPoints, shift_window, storage_window
+from peergrid.envs.transactive.resources import SetPoints, storage_window
 from peergrid.envs.transactive.scenario import (
     TransactiveScenario,
     agent_names,

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from peergrid.envs.common.signals import te_signal_per_kwh
+from peergrid.envs.devices.demand import shift_limits
 from peergrid.envs.transactive.resources import SetPoints, carried, operating_cost, storage_range, store
 from peergrid.envs.transactive.settlement import Bills, bills, spread_cost, upstream_cost
 from peergrid.envs.transactive.signal import SignalBase, Standing
@@ -97,7 +98,7 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
     storage = storage_range(
         params.resources, state.stored_kwh, days.stored_least_kwh[rows, end], days.stored_most_kwh[rows, end], h
     )
-    most, window = days.shift_most_kw[rows, t], days.shifted_most_kwh[rows, end]
+    shift = shift_limits(days.shift_most_kw[rows, t], days.shifted_most_kwh[rows, end], state.shifted_kwh, h)
     return Now(
         load_kw=days.load_kw[rows, t],
         load_kvar=days.load_kvar[rows, t],
@@ -106,8 +107,8 @@ def current_interval(state: State, days: Days, params: Params) -> Now:
         base_per_kwh=base_per_kwh(days, params)[rows, t],
         scheduled_kw=days.day_ahead.import_kw[rows, t],
         limits=Limits(
-            shift_least_kw=np.clip((-window - state.shifted_kwh) / h, -most, most),
-            shift_most_kw=np.clip((window - state.shifted_kwh) / h, -most, most),
+            shift_least_kw=shift[0],
+            shift_most_kw=shift[1],
             storage_least_kw=storage[0],
             storage_most_kw=storage[1],
         ),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peergrid.envs.common.rows import rows_of
 from peergrid.envs.microgrid import (
     Interval,
     Microgrids,
@@ -287,7 +288,7 @@ def test_a_batch_equals_one_by_one():
     together = dispatch_to(m, now, export)
     least, most = export_band(m, now, price, price + 0.06)
     for i in range(12):
-        one = Interval(**{name: getattr(now, name)[i] for name in Interval.__dataclass_fields__})
+        one = rows_of(now, i)
         alone = dispatch_to(m, one, export[i])
         for name in ("pv_kw", "diesel_kw", "load_kw", "export_kw"):
             np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name))

@@ -5,12 +5,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from peergrid.envs.devices.demand import shift_window
 from peergrid.envs.transactive.resources import (
     Resources,
     SetPoints,
     carried,
     operating_cost,
-    shift_window,
     storage_range,
     storage_window,
     store,

@@ -1,0 +1,1 @@
+"""What stands at a bus: one module for each device, with its numbers, its limits, its costs, and what it exports."""

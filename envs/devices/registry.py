@@ -1,0 +1,3 @@
+"""The kinds of devices that a scenario may name under `devices`, each with the module and class that hold it."""
+
+DEVICES: dict[str, str] = {}
