@@ -2,4 +2,5 @@
 
 DEVICES: dict[str, str] = {
     "vehicle": "peergrid.envs.devices.vehicle:Vehicle",
+    "heat_pump": "peergrid.envs.devices.heat_pump:HeatPump",
 }

@@ -12,7 +12,7 @@ from peergrid.envs.p2p_trading.simulation import Simulation
 DAYS = 2
 
 
-@pytest.fixture(scope="module", params=["ieee33_vehicles"])
+@pytest.fixture(scope="module", params=["ieee33_vehicles", "ieee33_heat_pumps"])
 def scenario(request):
     return request.param
 
