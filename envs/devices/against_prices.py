@@ -113,8 +113,10 @@ def _outside(bounds: Float[np.ndarray, "4"], level: float, price: float, width: 
 
 @inlined
 def _left(value: Float[np.ndarray, " level"], start: float, width: float, level: float) -> float:
-    """What a level is worth later; beyond the grid's ends as at them."""
-    return _between(value, start, start + width, min(max(level, start), start + width))
+    """What a level is worth later; beyond the grid's ends it goes on as it does there."""
+    place = (level - start) / width * (len(value) - 1)
+    k = min(max(int(place), 0), len(value) - 2)
+    return value[k] + (place - k) * (value[k + 1] - value[k])
 
 
 @inlined
