@@ -37,7 +37,7 @@ class Trader(Player):
         return self.pay(outcome), self.tell(measure(outcome, self.simulation.params))
 
     @abstractmethod
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent each"]:
         """What all microgrids do when each slot does this."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Central(Trader):
         seen = self.simulation.seen
         return seen.reshape(len(seen), -1).copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent each"]:
         return actions.reshape(len(actions), self.simulation.n_agent, -1)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
@@ -91,7 +91,7 @@ class Shared(Trader):
     def see(self) -> Float32[np.ndarray, "slot entry"]:
         return self.simulation.seen.reshape(-1, len(self.entries)).copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent each"]:
         return actions.reshape(-1, self.simulation.n_agent, self.n_numbers)
 
     def pay(self, outcome: Outcome) -> Float[np.ndarray, " slot"]:
@@ -127,7 +127,7 @@ class Solo(Trader):
     def see(self) -> Float32[np.ndarray, "slot entry"]:
         return self.simulation.seen[:, self.place].copy()
 
-    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent number"]:
+    def act(self, actions: Float[np.ndarray, "slot number"]) -> Float[np.ndarray, "batch agent each"]:
         everybody = np.array(self.others.act_rows(self.simulation, self.simulation.seen), dtype=np.float64)
         everybody[:, self.place] = actions
         return everybody
