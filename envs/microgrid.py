@@ -19,6 +19,7 @@ An export, and a battery's discharge, are positive. Utility, costs and wear are 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -67,7 +68,7 @@ class Microgrids:
             object.__setattr__(self, field.name, value)
         check_microgrids(self)
 
-    @property
+    @cached_property
     def battery(self) -> Storage:
         """Their batteries alone."""
         return Storage(

@@ -7,6 +7,7 @@ every price has one answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +44,7 @@ class Resources:
         flexible = self.shiftable_share * self.peak_kw + self.generator_max_kw + self.storage_max_kw
         return self.peak_kw + flexible + self.pv_peak_kw
 
-    @property
+    @cached_property
     def storage(self) -> Storage:
         """Their storage alone."""
         return Storage(

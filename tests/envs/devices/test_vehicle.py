@@ -131,3 +131,8 @@ def test_scale_makes_fleets_of_vehicles():
     large = Simulation(load_scenario("ieee33_vehicles", scale=3.0), predictor="none")
     np.testing.assert_allclose(large.params.fleets[0].draws_kw, [33.0, 66.0, 66.0, 33.0])
     np.testing.assert_allclose(large.params.fleets[0].high, [180.0, 225.0, 225.0, 180.0])
+
+
+def test_batteries_end_the_day_as_they_began_it_beside_vehicles():
+    outcomes, simulation = play(None)
+    np.testing.assert_allclose(outcomes[-1].stored_kwh, simulation.params.initial_kwh[None].repeat(3, 0), atol=1e-9)
