@@ -34,6 +34,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"'.*|ndarray|Tensor|tuple\[int|(numpy|jaxtyping|torch|gymnasium|pettingzoo|stable_baselines3)\..*"),
     ("py:class", r"(collections\.abc|pathlib)\..*|peergrid\.grid\.opf\.(admm\.AdmmState|coordinators\.State)"),
+    ("py:class", r"peergrid\.envs\.common\.episodes\.Episodes"),
     ("py:class", r"peergrid\.surrogate\.questions\.(Array|Other)"),  # type variables
 ]
 

@@ -30,7 +30,7 @@ from peergrid.grid.parts import resolve
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Course:
-    """What a day brings to a device, interval by interval: [time] of one, [*batch, time, agent] of all of a kind.
+    """What a day brings to a device, interval by interval; of all of a kind, by batch, time and agent.
 
     Levels are those at the interval's end; `start_level` is that at the day's beginning. `aim_level` is what the device
     goes for, as far as it can, if nobody decides. `told` is what its owner sees beside that. The defaults are a device

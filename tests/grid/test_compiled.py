@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import pickle
 import shutil
@@ -190,14 +191,34 @@ def module_name(file: Path) -> str:
 
 
 COMPILED = [file for file in FILES if any(functions(file, "compiled"))]
-# Folders that are read whole, and their files: what is called there from an entry may stand in any of them.
-WHOLE = {file.parent for file in COMPILED if "@compiled(folder=Path(__file__).parent)" in file.read_text("utf-8")}
+
+
+def folders_of(file: Path) -> set[Path]:
+    """Folders that are read whole for edits of what a file compiles."""
+    named = {
+        ast.unparse(keyword.value)
+        for function in functions(file, "compiled")
+        for decorator in function.decorator_list
+        if isinstance(decorator, ast.Call)
+        for keyword in decorator.keywords
+        if keyword.arg == "folder"
+    }
+    if not named:
+        return set()
+    module = importlib.import_module(module_name(file))
+    return {eval(expression, vars(module)).resolve() for expression in named}
+
+
+FOLDERS = {file: folders_of(file) for file in COMPILED}
+# Folders with entries of their own, and their files: what is called there from an entry may stand in any of them.
+WHOLE = {file.parent for file, folders in FOLDERS.items() if file.parent in folders}
 READ = sorted({*COMPILED, *(file for file in FILES if WHOLE & set(file.parents))})
 
 
 def is_read_for_edits(file: Path, name: str) -> bool:
     """Whether an edit of what a full name stands for is noticed where compiled functions of a file use it."""
-    return any(name.startswith(f"{module_name(folder)}.") for folder in WHOLE & set(file.parents))
+    read = FOLDERS.get(file, set()) | (WHOLE & set(file.parents))
+    return any(f"{name}.".startswith(f"{module_name(folder)}.") for folder in read)
 
 
 def test_the_kernel_is_read_whole():

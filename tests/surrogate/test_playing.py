@@ -28,7 +28,7 @@ def python(code, cwd):
 def test_a_step_is_played_where_what_makes_the_transformer_is_not_installed(tmp_path, predictor):
     done = python(PLAY.format(making=MAKING, predictor=predictor), tmp_path)
     assert done.returncode == 0, done.stderr
-    rooms = ("checkpoint", "files", "model", "predictor", "questions")
+    rooms = ("checkpoint", "model", "predictor", "questions")
     assert done.stdout.strip() == str([f"peergrid.surrogate.{room}" for room in rooms])
 
 

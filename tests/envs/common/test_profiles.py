@@ -27,7 +27,7 @@ SHAPE = DayShape(
     bus=("0", "1", "2", "3", "4"),
     demand_class=("residential", "commercial", "commercial", "residential"),
 )
-SERIES = [f.name for f in fields(Day)]
+SERIES = [f.name for f in fields(Day) if f.name != "devices"]  # which a market draws
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -259,6 +259,9 @@ def test_a_partial_reset_leaves_the_other_rows_as_they_are_to_the_last_bit():
         for old, new in zip(before, simulation.running(), strict=True):
             for field in fields(old):
                 values, other = getattr(old, field.name), getattr(new, field.name)
+                if isinstance(values, tuple):  # of further devices
+                    assert values == other == ()
+                    continue
                 np.testing.assert_array_equal(other[kept], values[kept], err_msg=field.name)
         assert simulation.running()[0].interval.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(again[1], gymnasium.make(SOLO, max_cycles=4).reset(seed=8)[0])

@@ -130,7 +130,7 @@ def test_curtailment_shows_in_the_picture():
 def test_every_shipped_scenario_can_be_drawn(name):
     simulation = Simulation(name)
     simulation.reset(seed=2)
-    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (1, simulation.n_agent, 4))
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (1, simulation.n_agent, simulation.params.n_actions))
     _, outcome = simulation.step(actions)
     text = draw_ansi(simulation.params, *simulation.running(), outcome)
     assert "…" not in text and len(text.splitlines()) >= simulation.n_agent + 6
