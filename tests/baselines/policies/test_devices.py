@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from peergrid.baselines.learned import policy_of
-from peergrid.baselines.play import play_all
-from peergrid.baselines.score import optimal_welfare, score
+from peergrid.baselines.episode.play import play_all
+from peergrid.baselines.policies.learned import policy_of
+from peergrid.baselines.scoring.score import optimal_welfare, score
 from peergrid.envs.p2p_trading.scenario import load_scenario
 from peergrid.envs.p2p_trading.simulation import Simulation
 
