@@ -30,21 +30,16 @@ def test_the_interquartile_mean_leaves_whole_runs_out():
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
-@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # by arch, in which rliable draws
 @pytest.mark.parametrize("n", [10, 20])
 def test_means_intervals_and_profiles_are_those_of_rliable(n):
     runs, others = np.random.default_rng(n).normal(50.0, 10.0, (2, n))
     # Days that are all alike leave the runs alone to be resampled, as rliable does it.
     found = estimate_score(np.repeat(runs[:, None], 3, axis=1), np.full(3, 100.0))
     theirs = {"ours": runs[:, None]}
-
-    def aggregated(x):
-        return np.array([aggregate_iqm(x)])
-
-    value, interval = get_interval_estimates(theirs, aggregated, reps=4000, random_state=np.random.RandomState(n))
+    value, interval = get_interval_estimates(theirs, lambda x: np.array([aggregate_iqm(x)]), reps=8000)
     assert found.value == pytest.approx(value["ours"][0])
-    spread = runs.std() / np.sqrt(n)
-    np.testing.assert_allclose([found.low, found.high], interval["ours"][:, 0], atol=0.2 * spread)
+    spread = runs.std() / np.sqrt(n)  # rliable draws unseeded
+    np.testing.assert_allclose([found.low, found.high], interval["ours"][:, 0], atol=0.35 * spread)
     thresholds = np.linspace(20.0, 80.0, 13)
     theirs_at = [float(run_score_deviation(runs[:, None], tau)) for tau in thresholds]
     np.testing.assert_allclose(performance_profile(runs, thresholds), theirs_at)
