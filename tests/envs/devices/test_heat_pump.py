@@ -103,4 +103,5 @@ def test_one_that_cannot_be_is_refused(changes, told):
 
 
 def test_frost_outside_is_no_fault():
-    replace(load_scenario("ieee33"), devices=(replace(PUMP, outdoor_degc=-20.0),))
+    scenario = replace(load_scenario("ieee33"), devices=(replace(PUMP, outdoor_degc=-20.0),))
+    assert scenario.devices[0].outdoor_degc == -20.0
