@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from peergrid.envs.microgrid import Microgrids
+from peergrid.envs.devices.curve import between
+from peergrid.envs.microgrid import DEVICES, Microgrids
 from peergrid.grid.compiled import compiled, inlined
 
 ENERGIES = 65  # levels between the least and the most that a battery holds
@@ -51,7 +52,7 @@ def plan_storage(
     return planned_kw
 
 
-@compiled
+@compiled(folder=DEVICES)  # type: ignore[untyped-decorator]
 def _plan(
     stored_kwh: Float[np.ndarray, "row agent"],
     energy_min_kwh: Float[np.ndarray, " agent"],
@@ -85,7 +86,7 @@ def _plan(
                         rise_kw = (d - ENERGIES + 1) * level_kwh / step_hours
                         power_kw = -rise_kw / eta_c if rise_kw > 0.0 else -rise_kw * eta_d
                         if from_kw <= power_kw <= to_kw:
-                            gained[d] = _between(worth[row, h, agent], from_kw, to_kw, power_kw)
+                            gained[d] = between(worth[row, h, agent], from_kw, to_kw, power_kw)
                         else:
                             gained[d] = -np.inf
                 for i in range(ENERGIES):
@@ -107,8 +108,8 @@ def _plan(
                         moved_kw = eta_c * max(-power_kw, 0.0) - max(power_kw, 0.0) / eta_d
                         after_kwh = energy_kwh + moved_kw * step_hours
                         kept_kwh = min(max(after_kwh, floor_kwh), energy_max_kwh[agent])
-                        total = _between(worth[row, h, agent], least, most, power_kw)
-                        total += _between(value[h + 1], floor_kwh, energy_max_kwh[agent], kept_kwh)
+                        total = between(worth[row, h, agent], least, most, power_kw)
+                        total += between(value[h + 1], floor_kwh, energy_max_kwh[agent], kept_kwh)
                         # The grid's values have the window's price between its levels only roughly.
                         total -= _outside(after_kwh, low, high) + _outside(after_kwh, kept_kwh, kept_kwh)
                         if total > best:
@@ -123,17 +124,6 @@ def _plan(
 def _outside(energy_kwh: float, low_kwh: float, high_kwh: float) -> float:
     """What energy outside a window costs."""
     return OUTSIDE_PER_KWH * (max(low_kwh - energy_kwh, 0.0) + max(energy_kwh - high_kwh, 0.0))
-
-
-@inlined
-def _between(values: Float[np.ndarray, " point"], start: float, end: float, at: float) -> float:
-    """Values at points evenly spaced from `start` to `end`, linear between them."""
-    if end <= start:
-        return values[0]
-    place = (at - start) / (end - start) * (len(values) - 1)
-    k = min(max(int(place), 0), len(values) - 2)
-    share = min(max(place - k, 0.0), 1.0)
-    return values[k] + share * (values[k + 1] - values[k])
 
 
 def interpolated(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Float
 
+from peergrid.envs.devices.curve import between
 from peergrid.envs.devices.device import Course, Fleet
 from peergrid.grid.compiled import compiled, inlined
 
@@ -47,7 +50,7 @@ def plan_levels(
     return planned_kw
 
 
-@compiled
+@compiled(folder=Path(__file__).parent)  # type: ignore[untyped-decorator]
 def _plan(
     level: Float[np.ndarray, "row agent"],
     low: Float[np.ndarray, " agent"],
@@ -85,7 +88,7 @@ def _plan(
                     for k in range(POWERS):
                         power_kw = from_kw + (to_kw - from_kw) * k / (POWERS - 1)
                         after = _moved(motion_now, here, power_kw)
-                        total = _between(worth[row, h, agent], least, most, power_kw)
+                        total = between(worth[row, h, agent], least, most, power_kw)
                         total += _left(value[h + 1], start, width, after)
                         total -= _outside(bounds_now, after, price, width)
                         if total > best:
@@ -117,14 +120,3 @@ def _left(value: Float[np.ndarray, " level"], start: float, width: float, level:
     place = (level - start) / width * (len(value) - 1)
     k = min(max(int(place), 0), len(value) - 2)
     return value[k] + (place - k) * (value[k + 1] - value[k])
-
-
-@inlined
-def _between(values: Float[np.ndarray, " point"], start: float, end: float, at: float) -> float:
-    """Values at points evenly spaced from `start` to `end`, linear between them."""
-    if end <= start:
-        return values[0]
-    place = (at - start) / (end - start) * (len(values) - 1)
-    k = min(max(int(place), 0), len(values) - 2)
-    share = min(max(place - k, 0.0), 1.0)
-    return values[k] + share * (values[k + 1] - values[k])

@@ -1,8 +1,12 @@
-"""An export curve as rungs of a ladder: ways to export more, each opening between two marginal values of energy."""
+"""Curves, compiled into those who read them: an export curve as rungs of a ladder, and values at even points.
+
+A rung is a way to export more, which opens between two marginal values of energy.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from peergrid.grid.compiled import inlined
 
@@ -28,3 +32,14 @@ def next_corner(rungs: tuple[Rung, Rung, Rung, Rung], corner: float) -> float:
             if corner < value < above:
                 above = value
     return above
+
+
+@inlined
+def between(values: Float[np.ndarray, " point"], start: float, end: float, at: float) -> float:
+    """Values at points evenly spaced from `start` to `end`, linear between them."""
+    if end <= start:
+        return values[0]
+    place = (at - start) / (end - start) * (len(values) - 1)
+    k = min(max(int(place), 0), len(values) - 2)
+    share = min(max(place - k, 0.0), 1.0)
+    return values[k] + share * (values[k + 1] - values[k])
